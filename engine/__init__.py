@@ -1,0 +1,21 @@
+"""BNTT networks: load, run, measure, train. `engine.snn` alone needs nothing but torch."""
+
+from importlib import import_module
+
+_HOME = {
+    "load_checkpoint": "checkpoint",
+    "save_checkpoint": "checkpoint",
+    "Checkpoint": "checkpoint",
+    "CheckpointError": "checkpoint",
+    "ModelConfig": "snn",
+    "build_model": "snn",
+    "spike_counts": "snn",
+}
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str):
+    # Looked up on first use, so that `import engine` costs nothing and engine.snn drags nothing in.
+    if name not in _HOME:
+        raise AttributeError(f"module 'engine' has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)

@@ -1,0 +1,183 @@
+"""One object that says everything about a network; every other module builds from it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+
+# C<n>: 3×3 convolution + BNTT + LIF.  P: 2×2 average pool.  G: global average pool.  F<n>: linear + BNTT + LIF.
+# The read-out (linear, no norm, no spike) always follows and is not written.
+LAYOUTS = {
+    "vgg9": "C64 C64 P C128 C128 P C256 C256 C256 P F1024",
+    "vgg11": "C64 P C128 P C256 C256 P C512 C512 P C512 C512 G F4096",
+    "vgg-small": "C16 C16 P C32 C32 P F128",
+}
+INPUT_LIMIT = 2**20  # values of an image, such as 3×512×512
+SAMPLE_LIMIT = 2**30  # bytes of one sample's membrane potentials in the widest layer, over all timesteps
+NORMS = ("bntt",)
+ENCODINGS = ("poisson", "direct")
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One weight layer. Shapes exclude the batch: (C, H, W) for a convolution, (N,) for a linear layer."""
+
+    name: str  # the published name: conv1…, fc1…
+    kind: str  # "conv" or "linear"
+    in_shape: tuple[int, ...]
+    out_shape: tuple[int, ...]
+    pool: str = ""  # what happens to the spikes afterwards: "", "P" (2×2 average) or "G" (global average)
+    spiking: bool = True  # False for the read-out
+
+    @property
+    def norm_name(self) -> str:
+        """Name of its BNTT stack in a published file: conv3 → bntt3, fc1 → bntt_fc, fc2 → bntt_fc2."""
+        number = self.name.removeprefix("conv").removeprefix("fc")
+        return f"bntt{number}" if self.kind == "conv" else f"bntt_fc{'' if number == '1' else number}"
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        if self.kind == "conv":
+            return (self.out_shape[0], self.in_shape[0], 3, 3)
+        return (self.out_shape[0], math.prod(self.in_shape))
+
+    @property
+    def neurons(self) -> int:
+        return math.prod(self.out_shape)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one dense pass, image borders counted as full 3×3 windows."""
+        if self.kind == "conv":
+            return self.neurons * self.in_shape[0] * 9
+        return math.prod(self.weight_shape)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that defines a network except its weights.
+
+    arch: a name in LAYOUTS. layout overrides its layers (same letters). steps: T ≥ 1. in_shape: (C, H, W).
+    leak: λ in [0, 1]. threshold: θ > 0. encoding: "poisson" (signed rate code) or "direct" (image as current).
+    Raises ValueError with one plain sentence when a value makes no network.
+    """
+
+    arch: str = "vgg9"
+    steps: int = 25
+    classes: int = 10
+    in_shape: tuple[int, int, int] = (3, 32, 32)
+    leak: float = 0.95
+    threshold: float = 1.0
+    norm: str = "bntt"
+    encoding: str = "poisson"
+    layout: str | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "in_shape", tuple(self.in_shape))
+        object.__setattr__(self, "leak", float(self.leak))
+        object.__setattr__(self, "threshold", float(self.threshold))
+        self._require(self.arch in LAYOUTS, f"architecture {self.arch!r} is not one of {', '.join(LAYOUTS)}")
+        self._require(self.norm in NORMS, f"norm {self.norm!r} is not one of {', '.join(NORMS)}")
+        self._require(self.encoding in ENCODINGS, f"encoding {self.encoding!r} is not one of {', '.join(ENCODINGS)}")
+        self._require(_whole(self.steps) and 1 <= self.steps <= 10_000, f"steps must be 1 to 10000, not {self.steps!r}")
+        self._require(
+            _whole(self.classes) and 2 <= self.classes <= 1_000_000, f"classes must be 2 or more, not {self.classes!r}"
+        )
+        self._require(
+            len(self.in_shape) == 3 and all(_whole(n) and 1 <= n <= 4096 for n in self.in_shape),
+            f"in_shape must be (channels, height, width), each 1 to 4096, not {self.in_shape!r}",
+        )
+        self._require(0.0 <= self.leak <= 1.0, f"leak λ must lie between 0 and 1, not {self.leak!r}")
+        self._require(0.0 < self.threshold < math.inf, f"threshold θ must be above 0, not {self.threshold!r}")
+        self._require(
+            math.prod(self.in_shape) <= INPUT_LIMIT,
+            f"images of {'×'.join(map(str, self.in_shape))} have more than {INPUT_LIMIT:,} values",
+        )
+        widest = max(math.prod(self.in_shape), *(spec.neurons for spec in self.layers()))
+        self._require(
+            4 * self.steps * widest <= SAMPLE_LIMIT,
+            f"one sample would need {4 * self.steps * widest / 2**30:.1f} GiB in the widest layer; "
+            f"at most {SAMPLE_LIMIT / 2**30:g} GiB are allowed",
+        )
+
+    @staticmethod
+    def _require(holds: bool, sentence: str):
+        if not holds:
+            raise ValueError(sentence)
+
+    def layers(self) -> tuple[LayerSpec, ...]:
+        """The weight layers in order, read-out last. Raises ValueError for a layout that does not fit in_shape."""
+        specs: list[LayerSpec] = []
+        shape: tuple[int, ...] = self.in_shape
+        convs = linears = 0
+        for token in (self.layout or LAYOUTS[self.arch]).split():
+            letter, number = token[:1], token[1:]
+            if letter in "PG" and not number:
+                self._require(
+                    bool(specs) and specs[-1].kind == "conv" and not specs[-1].pool, f"no convolution before {token}"
+                )
+                shape = self._pooled(shape, letter)
+                specs[-1] = LayerSpec(**{**vars(specs[-1]), "pool": letter})
+            elif letter in "CF" and number.isascii() and number.isdigit() and 1 <= int(number) <= 65536:
+                width = int(number)
+                if letter == "C":
+                    self._require(len(shape) == 3, "a convolution cannot follow a linear layer")
+                    convs += 1
+                    out = (width, *shape[1:])
+                    specs.append(LayerSpec(f"conv{convs}", "conv", shape, out))
+                else:
+                    linears += 1
+                    out = (width,)
+                    specs.append(LayerSpec(f"fc{linears}", "linear", shape, out))
+                shape = out
+            else:
+                raise ValueError(f"layout token {token!r} is not C<n>, F<n>, P or G")
+        self._require(bool(specs), "the layout has no layers")
+        specs.append(LayerSpec(f"fc{linears + 1}", "linear", shape, (self.classes,), spiking=False))
+        return tuple(specs)
+
+    def _pooled(self, shape, letter):
+        if letter == "G":
+            return (shape[0], 1, 1)
+        self._require(
+            min(shape[1:]) >= 2,
+            f"images of {self.in_shape[1]}×{self.in_shape[2]} are too small for {self.arch}: a pool meets {shape[1]}×{shape[2]}",
+        )
+        return (shape[0], shape[1] // 2, shape[2] // 2)
+
+    def hidden_layers(self) -> tuple[LayerSpec, ...]:
+        """The spiking layers, in order."""
+        return self.layers()[:-1]
+
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every tensor of the network's state_dict, named as in a published file, with its shape."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for spec in self.layers():
+            shapes[f"{spec.name}.weight"] = spec.weight_shape
+            if spec.spiking:
+                for t in range(self.steps):
+                    for part in ("weight", "running_mean", "running_var"):
+                        shapes[f"{spec.norm_name}.{t}.{part}"] = (spec.out_shape[0],)
+                    shapes[f"{spec.norm_name}.{t}.num_batches_tracked"] = ()
+        return shapes
+
+    def to_dict(self) -> dict:
+        """Plain JSON values; from_dict gives the same configuration back."""
+        return {**asdict(self), "in_shape": list(self.in_shape)}
+
+    @classmethod
+    def from_dict(cls, values: dict) -> ModelConfig:
+        """Inverse of to_dict. Raises ValueError for anything that is not a configuration."""
+        if not isinstance(values, dict):
+            raise ValueError("the configuration is not a table of names and values")
+        unknown = set(values) - {f.name for f in fields(cls)}
+        if unknown:
+            raise ValueError(f"the configuration has unknown entries: {', '.join(sorted(map(str, unknown)))}")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"the configuration has a value of the wrong kind ({error})") from None
+
+
+def _whole(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,75 @@
+"""Images → input of the network at every timestep.
+
+Random numbers are a function of (seed, sample, timestep, pixel) alone, made by integer arithmetic that is the same on
+every device.  A sample therefore gets the same spikes whatever batch, order or machine it is encoded in.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_MASK = 0xFFFFFFFF
+_GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: spreads consecutive counters over the whole range
+
+
+def _mix(x: Tensor, key: Tensor | int = 0) -> Tensor:
+    """Scramble 32-bit integers held in int64.
+
+    The multiply-xorshift finaliser with the "lowbias32" constants of C. Wellons, "Prospecting for Hash Functions"
+    (2018); `key` enters between its two rounds, so that two keys of 32 bits select the stream.
+    """
+    x = x ^ (x >> 16)
+    x = (x * 0x7FEB352D + key) & _MASK
+    x = x ^ (x >> 15)
+    x = (x * 0x846CA68B) & _MASK
+    return x ^ (x >> 16)
+
+
+def sample_keys(images: Tensor) -> Tensor:
+    """A number for each image that depends on its pixels alone: int64 [B], 0 … 2^32 − 1.
+
+    Used when the caller does not say which sample an image is.
+    """
+    bits = images.detach().float().contiguous().flatten(1).view(torch.int32).to(torch.int64) & _MASK
+    place = torch.arange(1, bits.shape[1] + 1, device=bits.device, dtype=torch.int64)
+    return _mix(_mix(bits, (place * _GOLDEN) & _MASK).sum(1) & _MASK)
+
+
+def uniform(seed: int, samples: Tensor, steps: int, pixels: int) -> Tensor:
+    """Uniform random numbers in [0, 1) on a grid of 2^-24: float32 [steps, B, pixels].
+
+    seed: any integer. samples: int64 [B], which sample each row is.
+    """
+    seed_low, seed_high = seed & _MASK, (seed >> 32) & _MASK
+    samples = samples.to(torch.int64)
+    low = _mix((samples & _MASK) ^ seed_low, seed_high)[:, None]
+    high = _mix((samples >> 32 & _MASK) ^ low[:, 0], seed_low ^ _GOLDEN)[:, None]
+    counter = torch.arange(steps * pixels, device=samples.device, dtype=torch.int64).view(steps, 1, pixels)
+    bits = _mix(((counter * _GOLDEN) & _MASK) ^ low, high)
+    return (bits >> 8).to(torch.float32) * 2.0**-24
+
+
+def poisson(images: Tensor, steps: int, seed: int, samples: Tensor | None = None) -> Tensor:
+    """Signed rate code: spikes in {−1, 0, 1}, [steps, B, …], with E[s] = sign(x)·min(|x|/2, 1).
+
+    images: normalised, [B, …]. At each timestep and pixel draw r in [0, 1); s = sign(x) where 2r ≤ |x|, else 0.
+    Taken literally that has no gradient, so the gradient of the expectation, ½ where |x| ≤ 2 and 0 beyond, is passed
+    straight through: one spike's gradient with respect to its pixel is ∂E[s]/∂x.
+    Source: Kim & Panda 2021 for the code; Bengio et al., arXiv 1308.3432, for straight-through estimation.
+    """
+    samples = sample_keys(images) if samples is None else samples
+    draw = uniform(seed, samples, steps, images[0].numel()).view(steps, *images.shape)
+    spikes = torch.where(2.0 * draw <= images.detach().abs(), images.detach().sign(), 0.0)
+    if not images.requires_grad:
+        return spikes
+    expected = images.clamp(-2.0, 2.0) / 2.0
+    return spikes + (expected - expected.detach())
+
+
+def direct(images: Tensor) -> Tensor:
+    """Direct code: the image itself is the input current at every timestep, [1, B, …].
+
+    One row stands for all timesteps, so that the first convolution is computed once.
+    """
+    return images[None]

@@ -1,0 +1,73 @@
+"""Batch Normalization Through Time: one normalisation per timestep and channel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+EPS = 1e-4
+MOMENTUM = 0.1
+
+
+class _Step(nn.Module):
+    """γ and running statistics of one timestep. There is no β."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long))
+
+
+class BNTT(nn.ModuleList):
+    """y_t = γ_t · (x_t − μ_t) / √(σ²_t + ε), t = 1…T, each timestep with statistics of its own (ε = 1e-4).
+
+    Child t − 1 holds the tensors of timestep t, so a state_dict has the published keys `<t-1>.weight` and so on.
+    While training, μ and σ² are those of the batch (over batch and space) and the running estimates follow with
+    momentum 0.1 and the unbiased variance, as in torch.nn.BatchNorm2d.  Source: Kim & Panda 2021, eq. 5.
+    """
+
+    def __init__(self, steps: int, channels: int):
+        super().__init__(_Step(channels) for _ in range(steps))
+
+    def forward(self, x: Tensor, steps: int) -> Tensor:
+        """x: [T, B, C, …], or [1, B, C, …] standing for the same input at every timestep. Returns [steps, B, C, …]."""
+        if self.training:
+            mean, inverse = self._batch_statistics(x, steps)
+        else:
+            mean = self._stack("running_mean", steps)
+            inverse = (self._stack("running_var", steps) + EPS).rsqrt()
+        scale = self._stack("weight", steps) * inverse
+        shape = (steps, 1, -1) + (1,) * (x.dim() - 3)
+        return torch.addcmul((-mean * scale).view(shape), x, scale.view(shape))
+
+    def gamma(self) -> Tensor:
+        """γ as one tensor [T, C]."""
+        return self._stack("weight", len(self))
+
+    def running_mean(self) -> Tensor:
+        """Running mean μ as one tensor [T, C]."""
+        return self._stack("running_mean", len(self))
+
+    def running_var(self) -> Tensor:
+        """Running variance σ² as one tensor [T, C]."""
+        return self._stack("running_var", len(self))
+
+    def _stack(self, name: str, steps: int) -> Tensor:
+        return torch.stack([getattr(self[t], name) for t in range(steps)])
+
+    def _batch_statistics(self, x: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+        over = (1, *range(3, x.dim()))
+        count = x[0].numel() // x.shape[2]
+        if count < 2:
+            raise ValueError("training needs more than one value per channel: use a batch of at least 2 images")
+        var, mean = torch.var_mean(x, over, correction=0)
+        with torch.no_grad():
+            unbiased = var * (count / (count - 1))
+            for t in range(steps):
+                row = t if x.shape[0] > 1 else 0
+                self[t].running_mean.lerp_(mean[row], MOMENTUM)
+                self[t].running_var.lerp_(unbiased[row], MOMENTUM)
+                self[t].num_batches_tracked += 1
+        return mean.expand(steps, -1), (var + EPS).rsqrt().expand(steps, -1)
