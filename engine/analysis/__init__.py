@@ -1,0 +1,1 @@
+"""Questions to a network, answered as pandas DataFrames in tidy long form."""

@@ -1,0 +1,131 @@
+"""One pass over many samples: the answer at every exit step and every spike on the way."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..datasets import to_unit
+from ..device import device
+from ..snn import ModelConfig, SpikingNetwork
+
+CHUNK_BYTES = 128 * 2**20
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results for N samples, put together with `join` when they were computed in parts.
+
+    predictions: int32 [T, N], the class chosen when leaving after t = 1 … T. labels: int64 [N].
+    spikes: int64 [T, layers + 1, N], spikes fired at timestep t; row 0 is the input: spikes
+    of either sign for the rate code, values other than zero for direct coding.
+    """
+
+    predictions: np.ndarray
+    labels: np.ndarray
+    spikes: np.ndarray
+
+    @property
+    def samples(self) -> int:
+        return len(self.labels)
+
+    def accuracy(self) -> pd.DataFrame:
+        """step, correct, samples, accuracy, low, high: share of right answers with its 95 % Wilson interval."""
+        correct = (self.predictions == self.labels).sum(1)
+        low, high = wilson(correct, self.samples)
+        return pd.DataFrame(
+            {
+                "step": np.arange(1, len(correct) + 1),
+                "correct": correct,
+                "samples": self.samples,
+                "accuracy": correct / self.samples,
+                "low": low,
+                "high": high,
+            }
+        )
+
+    def mean_spikes(self) -> np.ndarray:
+        """Mean spikes of a sample at timestep t: float64 [T, layers + 1], the input first."""
+        return self.spikes.mean(2)
+
+
+def wilson(correct, samples, z: float = 1.959963984540054):
+    """95 % interval of a share, as (low, high); arrays or scalars. Source: Wilson 1927, JASA 22:209."""
+    share = np.asarray(correct) / samples
+    centre = share + z * z / (2 * samples)
+    spread = z * np.sqrt(share * (1 - share) / samples + z * z / (4 * samples * samples))
+    return (centre - spread) / (1 + z * z / samples), (centre + spread) / (1 + z * z / samples)
+
+
+def chunk_size(config: ModelConfig, budget: int = CHUNK_BYTES) -> int:
+    """How many samples to run at once so that the widest layer's current stays within `budget` bytes."""
+    widest = max(np.prod(config.in_shape), *(spec.neurons for spec in config.layers()))
+    return int(max(1, min(256, budget // (4 * config.steps * int(widest)))))
+
+
+def normalised(pixels: Tensor, mean, std) -> Tensor:
+    """uint8 or [0, 1] float images [N, C, H, W] → normalised float32 on the engine's device."""
+    unit = to_unit(pixels) if pixels.dtype == torch.uint8 else pixels
+    unit = unit.to(device())
+    mean, std = (torch.tensor(v, dtype=torch.float32, device=unit.device).view(-1, 1, 1) for v in (mean, std))
+    return (unit - mean) / std
+
+
+@torch.no_grad()
+def evaluate(
+    model: SpikingNetwork,
+    pixels: Tensor,
+    labels: Tensor,
+    samples: Tensor,
+    mean,
+    std,
+    *,
+    seed: int,
+    precision: str = "float32",
+) -> Evaluation:
+    """Run images once through the network.
+
+    pixels: uint8 (or float in [0, 1]) [N, C, H, W], as the network takes them. samples: int64 [N], each image's number
+    in its data set, which with `seed` fixes its input spikes. Works in chunks, so N may be large.
+    """
+    model = copy.copy(model.to(device()).eval())  # shares the weights; the caller's precision stays as it is
+    model.precision = precision
+    parts = []
+    size = chunk_size(model.config)
+    for start in range(0, len(pixels), size):
+        rows = slice(start, start + size)
+        counts: list[Tensor] = []
+        scores = model.forward_steps(
+            normalised(pixels[rows], mean, std),
+            seed=seed,
+            samples=samples[rows].to(device()),
+            observe=lambda _layer, spikes, _membrane: counts.append(spikes.flatten(2).count_nonzero(2)),
+        )
+        parts.append(
+            Evaluation(
+                scores.argmax(2).to("cpu", torch.int32).numpy(),
+                labels[rows].cpu().numpy(),
+                torch.stack(counts, 1).cpu().numpy(),
+            )
+        )
+    return join(parts)
+
+
+def evaluate_rows(start: int, stop: int, *, model, pixels, labels, mean, std, seed, precision="float32") -> Evaluation:
+    """`evaluate` for rows start … stop − 1 of a data set, each row's number being its sample: one part of a job."""
+    rows = torch.arange(start, stop)
+    return evaluate(model, pixels[rows], labels[rows], rows, mean, std, seed=seed, precision=precision)
+
+
+def join(parts: list[Evaluation]) -> Evaluation:
+    """Several parts as one, in order."""
+    return Evaluation(
+        np.concatenate([p.predictions for p in parts], 1),
+        np.concatenate([p.labels for p in parts]),
+        np.concatenate([p.spikes for p in parts], 2),
+    )
