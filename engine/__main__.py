@@ -1,0 +1,111 @@
+"""python -m engine inspect | train | evaluate | robustness"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+class _Parser(argparse.ArgumentParser):
+    """Bad arguments: one line on standard error, exit status 2."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def _fraction(text: str) -> float:
+    """A number or a fraction such as 8/255."""
+    try:
+        top, _, bottom = text.partition("/")
+        return float(top) / (float(bottom) if bottom else 1.0)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor a fraction such as 8/255") from None
+
+
+def _seed(text: str) -> int:
+    """A whole number from 0 to 2^31 − 1."""
+    if not text.isascii() or not text.isdigit() or int(text) >= 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**31 - 1}")
+    return int(text)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, complete."""
+    root = _Parser(prog="python -m engine", description="Look into, train and measure BNTT spiking networks.")
+    commands = root.add_subparsers(dest="command", required=True, parser_class=_Parser)
+
+    inspect = commands.add_parser("inspect", help="what a checkpoint holds, and what was guessed about it")
+    inspect.add_argument("file")
+    _model_options(inspect)
+
+    train = commands.add_parser("train", help="train a network into a folder")
+    train.add_argument("--dataset", default="digits")
+    train.add_argument("--arch", default="vgg-small")
+    train.add_argument("--steps", type=int, help="timesteps T (default: the data set's)")
+    train.add_argument("--epochs", type=int, default=100)
+    train.add_argument("--out", required=True, help="folder of the run")
+    train.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    train.add_argument("--batch", type=int, default=256)
+    train.add_argument("--lr", type=float, default=0.3)
+    train.add_argument("--momentum", type=float, default=0.9)
+    train.add_argument("--weight-decay", type=float, default=1e-4)
+    train.add_argument("--gamma-decay", type=float, help="weight decay on γ alone (default: --weight-decay)")
+    train.add_argument("--leak", type=float, help="λ (default: the data set's)")
+    train.add_argument("--threshold", type=float, default=1.0, help="θ")
+    train.add_argument("--encoding", default="poisson", help="poisson or direct")
+    train.add_argument("--layout", help="own layers, such as 'C16 C16 P C32 C32 P F128'")
+    train.add_argument("--no-augment", dest="augment", action="store_false", help="no random crops and flips")
+    train.add_argument("--seed", type=_seed, default=0)
+    train.add_argument("--precision", default="float32", help="float32, tf32 (GPU) or bfloat16")
+    train.add_argument("--json", action="store_true", help="the result as JSON on standard output")
+
+    evaluate = commands.add_parser("evaluate", help="accuracy, spikes and energy for every exit step")
+    _file_and_data(evaluate)
+    evaluate.add_argument(
+        "--precision", default="float32", help="float32, tf32 (GPU) or bfloat16; other than float32 is compared with it"
+    )
+
+    robustness = commands.add_parser("robustness", help="accuracy under noise and attacks")
+    _file_and_data(robustness)
+    robustness.add_argument("--attack", required=True, help="gaussian, fgsm or pgd")
+    robustness.add_argument(
+        "--eps", type=_fraction, nargs="+", required=True, help="ε, or σ of gaussian, in units of [0, 1]: 0.03 or 8/255"
+    )
+    robustness.add_argument("--attack-steps", type=int, default=10, help="steps of PGD")
+    robustness.add_argument("--step-size", type=_fraction, help="step size of PGD (default: 2.5·ε/steps)")
+    return root
+
+
+def _model_options(command: argparse.ArgumentParser):
+    command.add_argument("--leak", type=float, help="λ, where the file does not say or to override it")
+    command.add_argument("--threshold", type=float, help="θ")
+    command.add_argument("--image-size", type=int, help="side of the images, where the file does not say")
+    command.add_argument("--json", action="store_true", help="JSON on standard output")
+
+
+def _file_and_data(command: argparse.ArgumentParser):
+    command.add_argument("file")
+    command.add_argument("--dataset", help="default: the one the checkpoint was trained on")
+    command.add_argument("--samples", type=int, help="the first so many test samples (default: all)")
+    command.add_argument("--seed", type=_seed, default=0, help="of the input spikes")
+    _model_options(command)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    arguments = parser().parse_args(argv)
+    from . import commands  # torch is imported only once the arguments are known to be good
+
+    try:
+        getattr(commands, arguments.command)(arguments)
+    except commands.UserError as error:
+        print(f"python -m engine {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
