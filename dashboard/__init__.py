@@ -1,0 +1,1 @@
+"""The Streamlit side that is not a page."""

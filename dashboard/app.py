@@ -1,0 +1,13 @@
+"""The app: theme, sidebar, navigation over pages/. Run by `python -m dashboard`."""
+
+import streamlit as st
+
+from dashboard import navigation, show, sidebar, visitor, work
+
+st.set_page_config(page_title="BNTT dashboard", page_icon="⚡", layout="wide")
+show.style()
+page = st.navigation(list(navigation.pages().values()))
+work.jobs()
+sidebar.draw()
+visitor.remember()
+page.run()

@@ -1,0 +1,118 @@
+"""What this visitor has chosen: model, its settings, data set, sample, exit step. All of it sits in the URL."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import streamlit as st
+from torch import Tensor
+
+from engine import datasets
+from engine.analysis import gamma
+from engine.checkpoint import Checkpoint
+from engine.datasets import DataSet
+
+from . import models
+
+
+@dataclass(frozen=True)
+class View:
+    """Everything a page draws from.
+
+    checkpoint: with the sidebar's settings applied. data: the data set shown. pixels, labels: its test split, uint8
+    [N, C, H, W] as the network takes it and int64 [N]. sample: row in it. caution: why accuracies on this data say
+    little about this network, or "". fingerprint: hash of everything a result of the network depends on.
+    """
+
+    name: str
+    checkpoint: Checkpoint
+    data: DataSet
+    pixels: Tensor | None
+    labels: Tensor | None
+    sample: int
+    caution: str
+    fingerprint: str
+
+    @property
+    def steps(self) -> int:
+        """T: of the network, or of the longest stack where there is only γ."""
+        if self.checkpoint.config:
+            return self.checkpoint.config.steps
+        return max(len(stack.gamma) for stack in self.checkpoint.stacks.values())
+
+    def key(self, name: str) -> str:
+        """Key, and name in the URL, of a choice that belongs to this model alone."""
+        return key_of(self.name, self.checkpoint, name)
+
+    def class_name(self, index: int) -> str:
+        """Name of a class of the network."""
+        if self.caution or len(self.data.classes) != self.checkpoint.config.classes:
+            return f"class {index}"
+        return self.data.classes[index]
+
+
+def key_of(model: str, checkpoint: Checkpoint, name: str) -> str:
+    """`name` for the default model, with the beginning of the file's hash for any other: no choice made for one model
+    is ever applied to another, not even to another file of the same name."""
+    return name if model == models.DEFAULT else f"{name}_{checkpoint.digest[:6]}"
+
+
+def view(name: str, checkpoint: Checkpoint, data_name: str, sample: int) -> View:
+    """Put a view together. Raises ValueError for an unknown data set."""
+    data = datasets.get(data_name)
+    fingerprint = _fingerprint(checkpoint)
+    if checkpoint.model is None:
+        return View(name, checkpoint, data, None, None, 0, "", fingerprint)
+    pixels, labels = _test_images(data_name, checkpoint.config.in_shape)
+    return View(
+        name, checkpoint, data, pixels, labels, min(sample, len(labels) - 1), _caution(checkpoint, data), fingerprint
+    )
+
+
+def current() -> View:
+    """The view of this run of the script, as the sidebar left it."""
+    return st.session_state["view"]
+
+
+def exit_step(shown: View) -> int:
+    """The slider over exit steps, shared by all pages and the URL.
+
+    Where nothing was chosen it stands at the step of the paper's γ rule, or at T if the rule does not leave early.
+    """
+    steps = shown.steps
+    if steps == 1:
+        st.caption("This network has a single timestep, so there is nothing to leave early.")
+        return 1
+    return st.slider(
+        "Leave after timestep t",
+        1,
+        steps,
+        gamma.exit_rule(shown.checkpoint) or steps,
+        key=shown.key("t"),
+        bind="query-params",
+        help=f"The network runs for T = {steps} timesteps. Leaving after t of them takes the scores collected so far.",
+    )
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _test_images(data_name: str, shape: tuple[int, ...]):
+    pixels, labels = datasets.get(data_name).load("test")
+    return datasets.fit(pixels, shape), labels
+
+
+def _caution(checkpoint: Checkpoint, data: DataSet) -> str:
+    if checkpoint.dataset == data.name:
+        return ""
+    return (
+        f"This network was trained on {checkpoint.dataset or 'unknown data'}, which cannot be shown here, so it gets "
+        f"{data.title} instead: "
+        "spikes, energy and latency are real, accuracy says nothing about how good the network is."
+    )
+
+
+def _fingerprint(checkpoint: Checkpoint) -> str:
+    config = checkpoint.config.to_dict() if checkpoint.config else None
+    said = json.dumps([checkpoint.digest, config, checkpoint.mean, checkpoint.std])
+    return hashlib.sha256(said.encode()).hexdigest()[:24]

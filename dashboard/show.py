@@ -1,0 +1,130 @@
+"""What all pages share: headings, charts that can be taken away, small pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+import torch
+
+from .charts import theme
+from .session import View
+
+# The bar over the chart can only save one format, so the buttons set the format and press its camera.
+_SAVE = """
+export default function({ data, parentElement }) {
+  const save = (format) => {
+    const plot = document.querySelector(`.st-key-chart_${data.chart} .js-plotly-plot`);
+    plot._context.toImageButtonOptions = { format, filename: data.file, scale: 3 };
+    plot.querySelector('.modebar-btn[data-title^="Download plot"]').dispatchEvent(new MouseEvent("click", { bubbles: true }));
+  };
+  parentElement.querySelectorAll("button").forEach((button) => { button.onclick = () => save(button.dataset.format); });
+}
+"""
+_SAVE_HTML = """
+<button data-format="png" title="Save the chart as a PNG picture">PNG</button>
+<button data-format="svg" title="Save the chart as an SVG drawing">SVG</button>
+"""
+_SAVE_CSS = """
+:host { display: flex; }
+button { background: none; border: none; color: var(--st-text-color); opacity: .65; cursor: pointer; font: 500 .8rem var(--st-font);
+  padding: .25rem .5rem; border-radius: .4rem; }
+button:hover, button:focus-visible { opacity: 1; color: var(--st-primary-color); outline-offset: -2px; }
+"""
+
+
+@st.cache_resource(show_spinner=False)
+def _saver():
+    return st.components.v2.component("bntt_save", html=_SAVE_HTML, css=_SAVE_CSS, js=_SAVE)
+
+
+_STYLE = """
+[data-testid="stMainBlockContainer"] { padding-top: 3.2rem; padding-bottom: 3rem; }
+[data-testid="stImage"] img { border: 1px solid rgba(122, 129, 137, .35); border-radius: .3rem; }
+[class*="st-key-save_"] { margin-top: -1rem; }
+@media (max-width: 640px) { .modebar { display: none; } }  /* it would lie over the labels */
+[class*="st-key-save_"] button p { font-size: .8rem; opacity: .65; }
+[class*="st-key-save_"] button:hover p { opacity: 1; }
+"""
+
+
+def chart(figure: go.Figure, table: pd.DataFrame | Callable[[], pd.DataFrame], key: str, describe: str) -> None:
+    """A figure, with buttons that hand it over as PNG and SVG and its data as CSV.
+
+    table: the data behind it, or a function that makes it on demand. key: unique on the page, letters, digits and
+    underscores; also the name of the saved files. describe: what the chart shows, for screen readers.
+    """
+    st.plotly_chart(figure, key=f"chart_{key}", config=theme.CONFIG, alt=describe)
+    with st.container(
+        horizontal=True, horizontal_alignment="right", vertical_alignment="center", gap="small", key=f"save_{key}"
+    ):
+        _saver()(data={"chart": key, "file": f"bntt_{key}"}, key=f"saver_{key}", width="content")
+        st.download_button(
+            "CSV",
+            lambda: _csv(table),
+            f"bntt_{key}.csv",
+            "text/csv",
+            key=f"csv_{key}",
+            type="tertiary",
+            on_click="ignore",
+            help="Save the data behind the chart",
+        )
+
+
+def _csv(table) -> bytes:
+    return (table() if callable(table) else table).to_csv(index=False).encode()
+
+
+def style() -> None:
+    """What the theme has no setting for; once in each run."""
+    st.html(f"<style>{_STYLE}</style>")
+
+
+def heading(title: str, view: View, about: str) -> None:
+    """Title of a page, one sentence on what it is for, and what is being looked at."""
+    st.title(title, anchor=False)
+    st.markdown(about)
+    config = view.checkpoint.config
+    if config:
+        said = f"{view.name} · T = {config.steps} · λ = {config.leak:g} · θ = {config.threshold:g} · {view.data.title}, sample {view.sample}"
+    else:
+        said = f"{view.name} · γ only"
+    st.caption(said)
+
+
+def needs_network(view: View, what: str) -> None:
+    """Stop the page with one sentence where the file holds γ alone."""
+    if view.checkpoint.model is None:
+        st.info(f"{what} needs a network that can be run. {view.checkpoint.missing}")
+        st.stop()
+    if view.caution:
+        st.warning(view.caution)
+
+
+def picture(pixels, side: int) -> np.ndarray:
+    """An image [C, H, W] (uint8, or float in [0, 1]) enlarged without smoothing to about `side` pixels: uint8."""
+    array = pixels.numpy() if isinstance(pixels, torch.Tensor) else np.asarray(pixels)
+    if array.dtype != np.uint8:
+        array = (array.clip(0, 1) * 255).round().astype(np.uint8)
+    array = array.transpose(1, 2, 0)
+    times = max(1, round(side / array.shape[1]))
+    array = array.repeat(times, 0).repeat(times, 1)
+    return array if array.shape[2] == 3 else array.mean(2).astype(np.uint8)
+
+
+def share(value: float) -> str:
+    """A share as people read it: 0.9725 → "97.2 %"."""
+    return f"{100 * value:.1f} %"
+
+
+def amount(value: float) -> str:
+    """A count as people read it: 12345.6 → "12,346"; small ones keep a digit."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def energy(nanojoule: float) -> str:
+    """Energy with a fitting unit."""
+    return f"{nanojoule / 1e3:.3g} µJ" if nanojoule >= 1e3 else f"{nanojoule:.3g} nJ"

@@ -1,0 +1,207 @@
+"""The sidebar of every page: which model, which data, which sample."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from engine import datasets
+from engine.checkpoint import Checkpoint, CheckpointError
+from engine.checkpoint.guess import DATASETS
+from engine.snn import ENCODINGS
+
+from . import models, session
+from .show import picture
+
+
+def draw() -> None:
+    """Draw it and leave the resulting view where `session.current` finds it. Stops the script where there is none."""
+    with st.sidebar:
+        name = _model()
+        try:
+            checkpoint = models.open_model(name)
+            if checkpoint.model is not None:
+                checkpoint, data_name, sample = _settings(name, checkpoint)
+            else:
+                data_name, sample = "digits", 0
+                st.caption("γ only: this file holds BNTT layers but no network that could be run.")
+        except CheckpointError as error:
+            st.error(str(error))
+            st.stop()
+    st.session_state["view"] = session.view(name, checkpoint, data_name, sample)
+
+
+def _model() -> str:
+    if "upload_choice" in st.session_state:  # set by the upload, before the box exists in this run
+        st.session_state["model"] = st.session_state.pop("upload_choice")
+    names = models.names()
+    asked = st.query_params.get("model")
+    if asked and asked not in names:
+        st.session_state["absent_model"] = asked  # the URL forgets it after this run
+    absent = st.session_state.get("absent_model")
+    if absent and absent not in names:
+        st.warning(f"The link names the model **{absent}**, which is not here. Upload the file to see it.")
+    if st.session_state.get("model", models.DEFAULT) not in names:
+        st.session_state["model"] = models.DEFAULT
+    name = st.selectbox(
+        "Model",
+        names,
+        index=names.index(models.DEFAULT),
+        key="model",
+        bind="query-params",
+        on_change=lambda: st.session_state.pop("absent_model", None),
+        help="bundled: comes with the app. runs: trained here. uploads: yours, seen by nobody else.",
+    )
+    st.file_uploader(
+        "Open a checkpoint",
+        key=f"upload {st.session_state.get('uploads', 0)}",
+        on_change=_upload,
+        help="A .pth.tar, .pth or .pt of the published BNTT code, a .safetensors of this project, or any PyTorch file with "
+        "BNTT layers (snnTorch, SpikingJelly). Nothing in a file is ever executed.",
+    )
+    if "upload_error" in st.session_state:
+        st.error(st.session_state["upload_error"])
+    return name
+
+
+def _upload() -> None:
+    file = st.session_state[f"upload {st.session_state.get('uploads', 0)}"]
+    st.session_state.pop("upload_error", None)
+    if file is None:
+        return
+    try:
+        st.session_state["upload_choice"] = models.accept(file)
+    except CheckpointError as error:
+        st.session_state["upload_error"] = str(error)
+    st.session_state["uploads"] = st.session_state.get("uploads", 0) + 1  # a fresh, empty uploader
+
+
+def _settings(model: str, checkpoint: Checkpoint) -> tuple[Checkpoint, str, int]:
+    """Data set and sample, and what the file did not say about the network."""
+    registry = list(datasets.REGISTRY)
+    default = checkpoint.dataset if checkpoint.dataset in registry else registry[0]
+    data_name = st.selectbox(
+        "Data set",
+        registry,
+        index=registry.index(default),
+        key=session.key_of(model, checkpoint, "data"),
+        bind="query-params",
+    )
+    data = datasets.get(data_name)
+    pixels, labels = data.load("test")
+    left, right = st.columns([3, 2], vertical_alignment="bottom")
+    sample = left.number_input(
+        "Test sample",
+        0,
+        len(labels) - 1,
+        0,
+        key="sample",
+        bind="query-params",
+        help=f"Which of the {len(labels)} test samples the pages look at.",
+    )
+    right.image(picture(pixels[sample], 72), width=72)
+    st.caption(f"It shows: **{data.classes[int(labels[sample])]}**")
+
+    guessed = any(note.guessed for note in checkpoint.notes)
+    with st.expander("Settings of the network" + (" (some guessed)" if guessed else ""), expanded=guessed):
+        checkpoint = _network_settings(model, checkpoint)
+        for note in checkpoint.notes:
+            if note.guessed:
+                st.caption(f"**{note.field}** was guessed: {note.reason}")
+    return checkpoint, data_name, sample
+
+
+def _network_settings(model: str, checkpoint: Checkpoint) -> Checkpoint:
+    own = checkpoint.dataset
+    known = list(dict.fromkeys([*DATASETS, *datasets.REGISTRY, *filter(None, [own])]))
+    trained_on = st.selectbox(
+        "Trained on",
+        known,
+        index=known.index(own) if own else None,
+        key=session.key_of(model, checkpoint, "trained_on"),
+        bind="query-params",
+        help="The data set this network was trained on. λ and normalisation follow it where the file does not tell them.",
+    )
+    if trained_on != own:
+        checkpoint = checkpoint.replace(dataset=trained_on)
+
+    def key(name: str) -> str:
+        # what is likely depends on the data set, so a choice made for another one is not carried over
+        return session.key_of(model, checkpoint, name) + ("" if trained_on == own else f"_{trained_on}")
+
+    config = checkpoint.config
+    if any(note.field == "image_size" and note.guessed for note in checkpoint.notes):
+        side = st.number_input(
+            "Side of the images",
+            1,
+            1024,
+            config.in_shape[1],
+            key=key("image_size"),
+            bind="query-params",
+            help="In pixels. This network's weights fit any side its pools allow, so the file cannot tell it.",
+        )
+        if side != config.in_shape[1]:
+            checkpoint = checkpoint.replace(image_size=side)
+    leak = st.number_input(
+        "Leak λ",
+        0.0,
+        1.0,
+        config.leak,
+        0.01,
+        format="%.4g",
+        key=key("leak"),
+        bind="query-params",
+        help="How much of the membrane potential is left after one timestep. Not stored in published files.",
+    )
+    threshold = st.number_input(
+        "Threshold θ",
+        min(0.01, config.threshold),
+        max(100.0, config.threshold),
+        config.threshold,
+        0.1,
+        format="%.4g",
+        key=key("threshold"),
+        bind="query-params",
+        help="A neuron fires when its membrane potential exceeds θ; θ is then subtracted.",
+    )
+    encoding = st.selectbox(
+        "Input coding",
+        ENCODINGS,
+        index=ENCODINGS.index(config.encoding),
+        key=key("encoding"),
+        bind="query-params",
+        help="poisson: signed random spikes, as in the paper. direct: the image itself as current at every timestep.",
+    )
+    mean = st.text_input(
+        "Mean of the pixels",
+        _listed(checkpoint.mean),
+        key=key("mean"),
+        bind="query-params",
+        help="Subtracted before coding, a number per channel; pixels run from 0 to 1.",
+    )
+    std = st.text_input(
+        "Standard deviation of the pixels",
+        _listed(checkpoint.std),
+        key=key("std"),
+        bind="query-params",
+        help="Divides the pixels after the mean is subtracted, a number per channel.",
+    )
+    changes = {"leak": leak, "threshold": threshold, "encoding": encoding, "mean": _numbers(mean), "std": _numbers(std)}
+    now = {
+        "leak": config.leak,
+        "threshold": config.threshold,
+        "encoding": config.encoding,
+        "mean": _numbers(_listed(checkpoint.mean)),
+        "std": _numbers(_listed(checkpoint.std)),
+    }
+    return checkpoint.replace(**{key: value for key, value in changes.items() if value != now[key]})
+
+
+def _listed(numbers) -> str:
+    return ", ".join(f"{number:.4g}" for number in numbers)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.replace(";", ",").split(","))
+    except ValueError:
+        raise CheckpointError(f"“{text}” is not a list of numbers such as 0.49, 0.48, 0.45") from None

@@ -1,0 +1,256 @@
+"""Accuracy under Gaussian noise and gradient attacks, and one sample seen closely."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from dashboard import show, work
+from dashboard.charts import robustness as charts
+from dashboard.charts import spikes as spike_charts
+from dashboard.session import current
+from engine.analysis import robustness
+from engine.analysis.robustness import ATTACKS, Attack
+
+view = current()
+
+
+def numbers(field: str, text: str, top: float) -> list[float]:
+    """Numbers from "2, 4, 8", sorted, each above 0 and at most `top`. Raises ValueError with one sentence."""
+    found = []
+    for part in filter(None, re.split(r"[,;\s]+", text)):
+        try:
+            found.append(float(part))
+        except ValueError:
+            raise ValueError(
+                f"{field}: “{part}” is not a number; separate numbers by commas, with a point for decimals"
+            ) from None
+        if not 0 < found[-1] <= top:
+            raise ValueError(f"{field}: {part} must be above 0 and at most {top:g} (decimals are written with a point)")
+    return sorted(set(found))
+
+
+def settings() -> tuple[list[Attack], int, int]:
+    """The sweep a person asks for: attacks (clean first), samples, seed. Raises ValueError with one sentence."""
+    kinds = st.pills(
+        "Disturb the image by",
+        list(ATTACKS),
+        default=list(ATTACKS)[:2],
+        selection_mode="multi",
+        format_func=ATTACKS.get,
+        key="attacks",
+        bind="query-params",
+        help="FGSM (fast gradient sign method) takes one step along the gradient's sign, PGD (projected gradient descent) several small ones; both see through the random coding.",
+    )
+    one, two, three, four, five, six = st.columns([3, 3, 2, 2, 2, 2])
+    sigmas = one.text_input(
+        "Gaussian σ",
+        "0.1, 0.2, 0.3, 0.4",
+        key="sigma",
+        bind="query-params",
+        disabled="gaussian" not in kinds,
+        help="Standard deviation of the noise; pixels run from 0 to 1.",
+    )
+    epsilons = two.text_input(
+        "ε in 1/255",
+        "2, 4, 8, 16",
+        key="epsilon",
+        bind="query-params",
+        disabled=not {"fgsm", "pgd"} & set(kinds),
+        help="Largest change of any pixel, in steps of 1/255.",
+    )
+    steps = three.number_input(
+        "PGD steps", 1, 200, 10, key="pgd_steps", bind="query-params", disabled="pgd" not in kinds
+    )
+    size = four.number_input(
+        "PGD step in 1/255",
+        0.0,
+        255.0,
+        0.0,
+        0.5,
+        key="pgd_size",
+        bind="query-params",
+        disabled="pgd" not in kinds,
+        help="0 chooses 2.5·ε/steps.",
+    )
+    samples = five.number_input(
+        "Samples",
+        1,
+        len(view.labels),
+        min(100, len(view.labels)),
+        50,
+        key="samples",
+        bind="query-params",
+        help=f"The first so many of {len(view.labels)} test samples.",
+    )
+    seed = six.number_input(
+        "Seed", 0, 10**6, 0, key="seed", bind="query-params", help="Of the noise, the attacks and the input spikes."
+    )
+    attacks = [Attack("gaussian", 0.0)]
+    if "gaussian" in kinds:
+        attacks += [Attack("gaussian", sigma) for sigma in numbers("Gaussian σ", sigmas, 10)]
+    for kind in ("fgsm", "pgd"):
+        if kind in kinds:
+            attacks += [
+                Attack(kind, eps / 255, steps, size / 255 or None) if kind == "pgd" else Attack(kind, eps / 255)
+                for eps in numbers("ε", epsilons, 255)
+            ]
+    return attacks, samples, seed
+
+
+def sweep(attacks: list[Attack], samples: int, seed: int) -> None:
+    """Run button, progress, points as they come, table."""
+    job = work.sweep_job(view, attacks, samples, seed, start=False)
+    again = job is not None and job.state in ("cancelled", "failed")
+    if job is None or again:
+        macs = sum(a.passes for a in attacks)
+        if st.button(
+            "Run again" if again else "Run",
+            type="primary",
+            icon=":material/play_arrow:",
+            disabled=len(attacks) < 2,
+            help=f"{len(attacks) - 1} strengths on {samples} samples, {macs * samples:,} passes through the network",
+        ):
+            work.sweep_job(view, attacks, samples, seed, start=True)
+            st.rerun()
+    if job is not None and job.state == "done":
+        st.markdown(f"Done for these settings, on {samples} samples. Change any of them to run again.")
+    if job is not None:
+        st.session_state["last_sweep"] = (view.fingerprint, view.data.name, attacks, samples, seed)
+    else:
+        st.markdown(
+            "Choose what to try and press **Run**. Points appear as they are computed; you can look at other pages meanwhile."
+        )
+        attacks, samples, seed, job = _last_sweep()
+    if job is not None:
+        parts = robustness.sweep_parts(view.checkpoint.config, attacks, samples)
+        work.live(job, lambda: results(job, parts, attacks), cancellable=True, retry=False)
+
+
+def _last_sweep():
+    """What this visitor ran last on this network and data, so that trying other settings does not hide it."""
+    last = st.session_state.get("last_sweep")
+    if last is None or last[:2] != (view.fingerprint, view.data.name):
+        return None, None, None, None
+    attacks, samples, seed = last[2:]
+    st.caption(f"Below, your last run: {', '.join(a.label for a in attacks[1:])}, {samples} samples.")
+    return attacks, samples, seed, work.sweep_job(view, attacks, samples, seed, start=False)
+
+
+def results(job, parts, attacks: list[Attack]) -> None:
+    """Curves and table of what has been computed so far."""
+    table = robustness.sweep_table(work.sweep_results(job, parts))
+    final = table[table["step"] == view.steps]
+    clean = final[final["strength"] == 0]["accuracy"]
+    clean = float(clean.iloc[0]) if len(clean) else None
+    chance = 1 / view.checkpoint.config.classes
+    noise = final[(final["attack"] == ATTACKS["gaussian"]) & (final["strength"] > 0)]
+    attacked = final[(final["attack"] != ATTACKS["gaussian"]) & (final["strength"] > 0)]
+    top = {
+        gaussian: max((a.strength for a in attacks if (a.kind == "gaussian") == gaussian), default=0)
+        for gaussian in (True, False)
+    }
+    panels = []
+    if top[True]:
+        panels.append(("noise", "**Gaussian noise**", noise, "σ (pixels run from 0 to 1)", top[True]))
+    if top[False]:
+        scaled = attacked.assign(strength=attacked["strength"] * 255)
+        panels.append(("attack", "**Gradient attacks**", scaled, "ε in 1/255", top[False] * 255))
+    for column, (key, title, frame, label, limit) in zip(
+        st.columns(len(panels)) if len(panels) > 1 else [st.container()], panels
+    ):
+        with column:
+            st.markdown(title)
+            figure = charts.sweep(frame, label, clean, chance, x_range=(0, limit * 1.05))
+            show.chart(figure, table, f"sweep_{key}", f"Accuracy against {label}.")
+    if not final.empty:
+        st.dataframe(_readable(final), hide_index=True)
+
+
+def _readable(final: pd.DataFrame) -> pd.DataFrame:
+    gaussian = final["attack"] == ATTACKS["gaussian"]
+    strength = np.where(
+        gaussian,
+        "σ = " + final["strength"].map("{:g}".format),
+        "ε = " + (final["strength"] * 255).map("{:.3g}".format) + "/255",
+    )
+    return pd.DataFrame(
+        {
+            "Disturbance": np.where(final["strength"] == 0, "none (clean)", final["attack"]),
+            "Strength": np.where(final["strength"] == 0, "", strength),
+            "Accuracy": final["accuracy"].map(show.share),
+            "95 % interval": final["low"].map(show.share) + " to " + final["high"].map(show.share),
+            "Right": final["correct"].astype(str) + " of " + final["samples"].astype(str),
+            "Spikes a sample": final["spikes"].map(show.amount),
+        }
+    )
+
+
+def closely(attacks: list[Attack], seed: int) -> None:
+    """The chosen sample: clean, perturbation, perturbed, and spikes by layer."""
+    st.subheader("One sample closely", anchor=False)
+    choices = {a.label: a for a in attacks if a.strength}
+    if not choices:
+        st.markdown("Choose a disturbance above to see what it does to one sample.")
+        return
+    chosen = choices[
+        st.selectbox(
+            "Disturbance", list(choices), index=len(choices) - 1, key="closely", bind="query-params", width=320
+        )
+    ]
+    job = work.closeup_job(view, chosen, seed)
+
+    def draw():
+        if job.results[0] is not None:
+            pictures(job.results[0], chosen)
+
+    work.live(job, draw, cancellable=True)
+
+
+def pictures(close: robustness.Closeup, attack: Attack) -> None:
+    """Three images side by side and the spikes under them."""
+    difference = close.attacked - close.clean
+    largest = float(np.abs(difference).max())
+    factor = 0.5 / largest if largest else 1.0
+    label = int(close.clean_result.labels[0])
+    truth = f" (it is {view.data.classes[label]})" if not view.caution else ""
+    answers = [view.class_name(int(r.predictions[-1, 0])) for r in (close.clean_result, close.attacked_result)]
+    shown = (
+        (close.clean, f"Clean · answer **{answers[0]}**{truth}"),
+        (
+            0.5 + factor * difference,
+            f"Perturbation, **scaled ×{factor:.3g}** around grey; largest change {largest * 255:.1f}/255",
+        ),
+        (close.attacked, f"Perturbed · answer **{answers[1]}**"),
+    )
+    with st.container(horizontal=True, gap="medium"):
+        for image, text in shown:
+            with st.container(width=232):
+                st.image(show.picture(image, 224), width=224)
+                st.markdown(text)
+    frame = robustness.spikes_by_layer(
+        view.checkpoint.config, {"clean": close.clean_result, attack.label: close.attacked_result}
+    )
+    st.markdown("**Spikes by layer**, over all timesteps")
+    show.chart(
+        spike_charts.spikes_by_layer(frame),
+        frame,
+        "closeup_spikes",
+        "Spikes of each layer for the clean and the perturbed sample.",
+    )
+
+
+show.heading(
+    "Robustness",
+    view,
+    "How the network's accuracy falls under random noise and under attacks that follow its gradient.",
+)
+show.needs_network(view, "Noise and attacks")
+try:
+    chosen, samples, seed = settings()
+except ValueError as error:
+    st.error(str(error))
+    st.stop()
+sweep(chosen, samples, seed)
+closely(chosen, seed)
