@@ -1,0 +1,1 @@
+"""Tests; named like what they test."""

@@ -1,0 +1,283 @@
+"""Training: schedule, augmentation and weight decay by hand; runs that stop, go on, and explode."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from engine import load_checkpoint, training
+from engine.datasets import get
+from engine.snn import ModelConfig, build_model
+from engine.training import Recipe, TrainingError, augmented, learning_rate, train
+
+CONFIG = ModelConfig(arch="vgg-small", steps=3, in_shape=(1, 8, 8), layout="C4 P F8")
+RECIPE = Recipe(epochs=2, batch=200, lr=0.1, gamma_decay=1e-2)
+
+
+def weights(folder):
+    """Every tensor of a run's network."""
+    return load_checkpoint(folder / "model.safetensors").model.state_dict()
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+# ------------------------------------------------------------------------------------------------- the recipe
+
+
+@pytest.mark.parametrize(
+    "epoch, expected",
+    [(1, 0.3), (50, 0.3), (51, 0.03), (70, 0.03), (71, 0.003), (90, 0.003), (91, 0.0003), (100, 0.0003)],
+)
+def test_learning_rate_falls_at_the_milestones_of_the_paper(epoch, expected):
+    """A tenth each after 50 %, 70 % and 90 % of the epochs."""
+    assert learning_rate(Recipe(epochs=100, lr=0.3), epoch) == pytest.approx(expected)
+
+
+def test_learning_rate_of_own_milestones():
+    recipe = Recipe(epochs=4, lr=1.0, milestones=(0.25,))
+    assert [learning_rate(recipe, epoch) for epoch in (1, 2, 3, 4)] == pytest.approx([1, 0.1, 0.1, 0.1])
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"batch": 1}, "batch"),
+        ({"lr": 0.0}, "lr"),
+        ({"lr": float("nan")}, "lr"),
+        ({"momentum": 1.0}, "momentum"),
+        ({"weight_decay": -1.0}, "weight decay"),
+        ({"gamma_decay": -1.0}, "weight decay"),
+        ({"milestones": (1.5,)}, "milestones"),
+        ({"precision": "float8"}, "precision"),
+        ({"seed": 2**64}, "seed"),
+    ],
+)
+def test_impossible_recipes_say_why(change, said):
+    with pytest.raises(ValueError, match=said):
+        Recipe(**change)
+
+
+# ---------------------------------------------------------------------------------------------- augmentation
+
+
+@pytest.mark.parametrize("pad, flip", [(0, False), (1, False), (4, True)])
+def test_augmented_equals_a_plain_loop(pad, flip):
+    """The same draws, applied by slicing one padded image after the other in numpy."""
+    pixels = torch.randint(0, 256, (40, 3, 6, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    found = augmented(pixels, pad, flip, torch.Generator().manual_seed(5))
+
+    draws = torch.Generator().manual_seed(5)
+    offsets = torch.randint(2 * pad + 1, (2, 40, 1), generator=draws)[:, :, 0].numpy()
+    mirrored = (torch.rand(40, 1, generator=draws) < 0.5)[:, 0].numpy() if flip else np.zeros(40, bool)
+    assert found.dtype == torch.uint8 and found.shape == pixels.shape
+    for image, top, left, mirror, result in zip(pixels.numpy(), *offsets, mirrored, found.numpy()):
+        padded = np.pad(image, ((0, 0), (pad, pad), (pad, pad)))
+        expected = padded[:, top : top + 6, left : left + 8]
+        np.testing.assert_array_equal(result, expected[:, :, ::-1] if mirror else expected)
+    if flip:
+        assert 0 < mirrored.sum() < 40
+    if pad:
+        assert set(offsets.ravel()) == set(range(2 * pad + 1)), "every shift occurs"
+
+
+# -------------------------------------------------------------------------------------------------- one step
+
+
+def test_one_step_equals_sgd_by_hand():
+    """w ← w − lr·(∂loss/∂w + decay·w), with gamma_decay for γ alone; nothing is decayed twice."""
+    recipe = Recipe(epochs=1, batch=32, lr=0.1, weight_decay=0.02, gamma_decay=0.5, augment=False)
+    data = get("digits")
+    pixels = F.avg_pool2d(data.load("train").pixels[:32].float(), 2).to(torch.uint8)
+    labels = data.load("train").labels[:32]
+    model, reference = build_model(CONFIG), build_model(CONFIG)
+    reference.load_state_dict(model.state_dict())
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    training._epoch(
+        model, training._optimizer(model, recipe), recipe, data, pixels, labels, 1, lambda *progress: None
+    )
+
+    order = torch.randperm(32, generator=torch.Generator().manual_seed(1))
+    images = (pixels[order] / 255 - data.mean[0]) / data.std[0]
+    loss = F.cross_entropy(reference.train()(images, seed=1, samples=order), labels[order])
+    loss.backward()
+    seen = {True: 0, False: 0}
+    for name, parameter in reference.named_parameters():
+        gamma = ".weight" in name and name.startswith("bntt")
+        expected = before[name] - 0.1 * (parameter.grad + (0.5 if gamma else 0.02) * before[name])
+        torch.testing.assert_close(model.get_parameter(name).detach(), expected)
+        seen[gamma] += 1
+    assert seen == {True: 2 * CONFIG.steps, False: 3}, "γ of every timestep; two layers and the read-out"
+
+
+def test_gamma_decay_defaults_to_weight_decay():
+    groups = training._optimizer(build_model(CONFIG), Recipe(weight_decay=0.03)).param_groups
+    assert [group["weight_decay"] for group in groups] == [0.03, 0.03]
+
+
+def test_gamma_decay_shrinks_gamma_of_a_run(tmp_path):
+    """The mean of all γ after the same two epochs, with and without decay of its own."""
+    means = []
+    for decay in (0.0, 0.1):
+        model = train(CONFIG, replace(RECIPE, gamma_decay=decay), tmp_path / str(decay))
+        means.append(torch.cat([p for n, p in model.named_parameters() if n.startswith("bntt")]).mean().item())
+    assert means[1] < 0.95 * means[0]
+
+
+# ----------------------------------------------------------------------------------------------------- a run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of two epochs that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    train(CONFIG, RECIPE, folder, command="the command")
+    return folder
+
+
+def test_a_run_is_a_folder(finished):
+    assert {path.name for path in finished.iterdir()} == {"config.json", "metrics.jsonl", "model.safetensors", "state.pt"}
+    setup = json.loads((finished / "config.json").read_text())
+    assert ModelConfig.from_dict(setup["model"]) == CONFIG and Recipe(**setup["recipe"]) == RECIPE
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert lines[1]["loss"] < lines[0]["loss"]
+    checkpoint = load_checkpoint(finished / "model.safetensors")
+    assert (checkpoint.dataset, checkpoint.mean, checkpoint.std) == ("digits", get("digits").mean, get("digits").std)
+    assert checkpoint.metadata["command"] == "the command" and checkpoint.metadata["epoch"] == 2
+    for layer, stack in checkpoint.stacks.items():
+        np.testing.assert_allclose(lines[-1]["gamma"][layer], stack.gamma.mean(1), atol=1e-5)
+
+
+def test_only_training_images_are_seen(tmp_path, monkeypatch):
+    """A data set whose test split cannot be read trains all the same."""
+    data = get("digits")
+
+    def read(split):
+        assert split == "train"
+        return data.load("train")
+
+    monkeypatch.setattr(training, "get", lambda name: replace(data, read=read))
+    train(CONFIG, replace(RECIPE, epochs=1), tmp_path / "run")
+
+
+def test_same_seed_same_weights_and_another_seed_others(finished, tmp_path):
+    train(CONFIG, RECIPE, tmp_path / "again")
+    train(CONFIG, replace(RECIPE, seed=1), tmp_path / "other")
+    assert same(weights(finished), weights(tmp_path / "again"))
+    assert not same(weights(finished), weights(tmp_path / "other"))
+
+
+def test_progress_is_reported(tmp_path):
+    batches, epochs = [], []
+    train(CONFIG, RECIPE, tmp_path / "run", on_batch=lambda *seen: batches.append(seen), on_epoch=epochs.append)
+    assert [(epoch, step) for epoch, step, _ in batches] == [(e, s) for e in (1, 2) for s in range(1, 7)]
+    assert [row["epoch"] for row in epochs] == [1, 2]
+    assert epochs[0]["loss"] == pytest.approx(np.mean([loss for epoch, _, loss in batches if epoch == 1]))
+
+
+def stop(*progress):
+    raise KeyboardInterrupt
+
+
+def stop_in_epoch_2(epoch, step, _):
+    if (epoch, step) == (2, 3):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stopped_by", [{"on_epoch": stop}, {"on_batch": stop_in_epoch_2}], ids=["between", "inside"])
+def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(stopped_by, finished, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, RECIPE, tmp_path / "run", **stopped_by)
+    assert not same(weights(finished), weights(tmp_path / "run"))
+    seen = []
+    train(CONFIG, RECIPE, tmp_path / "run", resume=True, on_epoch=seen.append)
+    assert [row["epoch"] for row in seen] == [2]
+    assert same(weights(finished), weights(tmp_path / "run"))
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_crash_while_an_epoch_is_written_repeats_the_epoch(finished, tmp_path, monkeypatch):
+    """The metrics are there and the state is not: `resume` neither loses the epoch nor counts it twice."""
+    folder, save = tmp_path / "run", training.save_checkpoint
+
+    def full_disk(path, model, **metadata):
+        if metadata["epoch"] == 2:
+            raise OSError("no space left on device")
+        save(path, model, **metadata)
+
+    monkeypatch.setattr(training, "save_checkpoint", full_disk)
+    with pytest.raises(OSError):
+        train(CONFIG, RECIPE, folder)
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
+    monkeypatch.setattr(training, "save_checkpoint", save)
+    train(CONFIG, RECIPE, folder, resume=True)
+    assert [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()] == [1, 2]
+    assert same(weights(finished), weights(folder))
+
+
+def test_resuming_a_finished_run_changes_nothing(finished):
+    kept = weights(finished)
+    train(CONFIG, RECIPE, finished, resume=True, on_epoch=stop)
+    assert same(kept, weights(finished))
+
+
+def test_stopped_before_its_first_epoch_it_begins_anew(finished, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, RECIPE, tmp_path / "run", on_batch=stop)
+    train(CONFIG, RECIPE, tmp_path / "run", resume=True)
+    assert same(weights(finished), weights(tmp_path / "run"))
+
+
+def test_existing_run_is_not_overwritten(finished):
+    with pytest.raises(TrainingError, match="already holds a run.*--resume"):
+        train(CONFIG, RECIPE, finished)
+
+
+def test_nothing_to_resume_is_told(tmp_path):
+    with pytest.raises(TrainingError, match="no run to resume"):
+        train(CONFIG, RECIPE, tmp_path / "nothing", resume=True)
+    assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize("place", ["file", "file/inside", "config", "state"])
+def test_folder_that_cannot_be_used_is_told(place, finished, tmp_path):
+    """A file in the way, and runs whose config.json or state.pt is damaged."""
+    folder = tmp_path / place
+    if place.startswith("file"):
+        (tmp_path / "file").write_text("mine")
+    else:
+        shutil.copytree(finished, folder)
+        next(folder.glob(f"{place}.*")).write_text("{damaged")
+    with pytest.raises(TrainingError, match=place.partition("/")[0]) as refused:
+        train(CONFIG, RECIPE, folder, resume=not place.startswith("file"))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("config, recipe", [(replace(CONFIG, leak=0.5), RECIPE), (CONFIG, replace(RECIPE, lr=0.2))])
+def test_other_settings_are_not_resumed(config, recipe, finished):
+    with pytest.raises(TrainingError, match="other settings"):
+        train(config, recipe, finished, resume=True)
+
+
+@pytest.mark.parametrize("decay", [{"weight_decay": 3e3}, {"gamma_decay": 1e3}], ids=str)
+def test_explosion_stops_in_a_sentence_and_keeps_the_last_good_epoch(decay, tmp_path):
+    """A decay above 2/lr makes every step overshoot: values grow by lr·decay − 1 a step, until they overflow.
+
+    A read-out that overflows makes the loss NaN. γ that overflows does not: a NaN potential is not above the threshold,
+    so the network falls silent and its loss is ln(classes) for ever.
+    """
+    done = []
+    with pytest.raises(TrainingError, match="epoch") as stopped:
+        train(CONFIG, replace(RECIPE, epochs=12, **decay), tmp_path / "run", on_epoch=done.append)
+    assert "\n" not in str(stopped.value)
+    assert 1 <= len(done) < 12, "it trained for a while first"
+    checkpoint = load_checkpoint(tmp_path / "run" / "model.safetensors")
+    assert checkpoint.metadata["epoch"] == len(done)
+    assert all(t.isfinite().all() for t in checkpoint.model.state_dict().values())
