@@ -98,8 +98,8 @@ def _local_cluster(workers: int, scratch: str):
     from dask.system import CPU_COUNT
     from distributed import LocalCluster
 
-    threads = os.environ.get("BNTT_WORKER_THREADS") or str(max(1, CPU_COUNT // workers))
-    environment = {name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    threads = int(os.environ.get("BNTT_WORKER_THREADS") or max(1, CPU_COUNT // workers))
+    environment = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     environment["OMP_WAIT_POLICY"] = "PASSIVE"  # idle threads sleep: spinning, they would starve the pages
     dask.config.set({"temporary-directory": scratch, "distributed.scheduler.allowed-failures": 1})
     dask.config.set({"distributed.nanny.pre-spawn-environ": environment | {"MALLOC_TRIM_THRESHOLD_": "65536"}})
