@@ -6,7 +6,7 @@ from dashboard import navigation, show, sidebar, visitor, work
 
 st.set_page_config(page_title="BNTT dashboard", page_icon="⚡", layout="wide")
 show.style()
-page = st.navigation(list(navigation.pages().values()))
+page = navigation.choose()
 work.jobs()
 sidebar.draw()
 visitor.remember()

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 PAGES = Path(__file__).resolve().parent.parent / "pages"
 _TITLES = {
@@ -12,6 +13,21 @@ _TITLES = {
     "early_exit": ("Early exit", ":material/exit_to_app:"),
     "robustness": ("Robustness", ":material/shield:"),
 }
+
+
+def choose() -> st.Page:
+    """The page this run is asked for.
+
+    Streamlit 1.67 keeps the page asked for in one place a visitor, where a run that is just being stopped may still
+    write its own: a click on a link that met a redraw stayed without effect. So we set it again, right before it is
+    read, to what this run was started with.
+    """
+    entries = list(pages().values())
+    run = get_script_run_ctx()
+    manager = run.pages_manager
+    if run.page_script_hash != manager.main_script_hash:  # else the path in the URL decides
+        manager.set_script_intent(run.page_script_hash, "")
+    return st.navigation(entries)
 
 
 def pages() -> dict[str, st.Page]:

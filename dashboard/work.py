@@ -100,45 +100,53 @@ def _submit(
         st.stop()
 
 
-def live(
-    job: Job, draw: Callable[[], None], *, also: Sequence[Job] = (), cancellable: bool = False, retry: bool = True
-) -> None:
+def live(job: Job, draw: Callable[[], None], *, also: Sequence[Job] = (), retry: bool = True) -> None:
     """Draw now, and again every second while the job or one of `also` runs, with the job's progress above.
 
     draw() must read what it draws from the jobs. retry: offer to run again what failed or was cancelled.
     """
     watched = [job, *also]
+    polled = any(one.state not in OVER for one in watched)
     mark = f"live {job.key}"
+    st.session_state[mark] = False
 
-    @st.fragment(run_every=1.0 if any(one.state not in OVER for one in watched) else None)
+    @st.fragment(run_every=1.0 if polled else None)
     def body():
-        over = all(one.state in OVER for one in watched)
-        if job.state not in OVER:
-            _progress(job, cancellable)
-        elif job.state == "cancelled":
-            st.info(f"Cancelled. {100 * job.done / job.total:.0f} % had been computed by then.")
-        for one in watched:
-            if one.state == "failed":
-                st.error(f"{one.title}: {one.error}")
-            if retry and one.state in ("failed", "cancelled") and st.button("Try again", key=f"retry {one.key}"):
-                jobs().forget(one.key)
-                st.rerun()
-        draw()
-        if over and st.session_state.get(mark):
-            st.session_state[mark] = False
-            st.rerun()  # stops the timer and lets the rest of the page see the result
-        st.session_state[mark] = not over
+        if st.session_state[mark]:
+            # Stops the timer and lets the rest of the page see the result: a second after that was drawn, because
+            # Streamlit can lose a click that meets a rerun, and people click when they see a result.
+            st.rerun()
+        said, drawn = st.container(), st.container()  # what is drawn keeps its place when the progress bar goes
+        with said:
+            _state(job, watched, retry)
+        with drawn:
+            draw()
+        st.session_state[mark] = polled and all(one.state in OVER for one in watched)
 
     body()
 
 
-def _progress(job: Job, cancellable: bool) -> None:
+def _state(job: Job, watched: Sequence[Job], retry: bool) -> None:
+    """How far it is, or how it ended."""
+    if job.state not in OVER:
+        _progress(job)
+    elif job.state == "cancelled":
+        st.info(f"Cancelled. {100 * job.done / job.total:.0f} % had been computed by then.")
+    for one in watched:
+        if one.state == "failed":
+            st.error(f"{one.title}: {one.error}")
+        if retry and one.state in ("failed", "cancelled") and st.button("Try again", key=f"retry {one.key}"):
+            jobs().forget(one.key)
+            st.rerun()
+
+
+def _progress(job: Job) -> None:
     left = job.seconds_left()
     said = "starting the workers …" if job.state == "starting" else f"{100 * job.done / job.total:.0f} %"
     if left is not None:
         said += f", about {left:.0f} s left" if left >= 1 else ", nearly done"
     bar, button = st.columns([6, 1], vertical_alignment="center")
     bar.progress(job.done / job.total, f"{job.title}: {said}")
-    if cancellable and button.button("Cancel", key=f"cancel {job.key}", width="stretch"):
+    if button.button("Cancel", key=f"cancel {job.key}", width="stretch"):
         job.cancel()
         st.rerun()

@@ -33,8 +33,9 @@ def trade(table: pd.DataFrame, by_layer: pd.DataFrame, evaluation: Evaluation) -
     step = exit_step(view)
     here, end = table.iloc[step - 1], table.iloc[-1]
     _numbers(here, end)
+    doubt = st.container()
     if not view.caution and early_exit.near_chance(view.checkpoint.config, table):
-        st.warning(
+        doubt.warning(
             f"At T = {view.steps} this network is no better than guessing on these samples: λ, θ, the normalisation or the "
             "data set may not be those it was trained with. What it saves by leaving early means little then."
         )

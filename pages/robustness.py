@@ -12,6 +12,7 @@ from dashboard.charts import spikes as spike_charts
 from dashboard.session import current
 from engine.analysis import robustness
 from engine.analysis.robustness import ATTACKS, Attack
+from engine.jobs import Job
 
 view = current()
 
@@ -101,41 +102,53 @@ def settings() -> tuple[list[Attack], int, int]:
 
 def sweep(attacks: list[Attack], samples: int, seed: int) -> None:
     """Run button, progress, points as they come, table."""
+    with st.container():
+        shown = _asked_sweep(attacks, samples, seed) or _last_sweep()
+    if shown:
+        job, attacks, samples = shown
+        parts = robustness.sweep_parts(view.checkpoint.config, attacks, samples)
+        work.live(job, lambda: results(job, parts, attacks), retry=False)
+
+
+def _asked_sweep(attacks: list[Attack], samples: int, seed: int) -> tuple[Job, list[Attack], int] | None:
+    """The sweep these settings ask for, and a button to run it; None if it never ran."""
     job = work.sweep_job(view, attacks, samples, seed, start=False)
     again = job is not None and job.state in ("cancelled", "failed")
     if job is None or again:
-        macs = sum(a.passes for a in attacks)
-        if st.button(
+        passes = sum(attack.passes for attack in attacks) * samples
+        place = st.empty()
+        if place.button(
             "Run again" if again else "Run",
+            key="run_sweep",  # without it, its identity would follow `help`: a click right after a new number would miss
             type="primary",
             icon=":material/play_arrow:",
             disabled=len(attacks) < 2,
-            help=f"{len(attacks) - 1} strengths on {samples} samples, {macs * samples:,} passes through the network",
+            help=f"{len(attacks) - 1} strengths on {samples} samples, {passes:,} passes through the network",
         ):
-            work.sweep_job(view, attacks, samples, seed, start=True)
-            st.rerun()
-    if job is not None and job.state == "done":
-        st.markdown(f"Done for these settings, on {samples} samples. Change any of them to run again.")
-    if job is not None:
-        st.session_state["last_sweep"] = (view.fingerprint, view.data.name, attacks, samples, seed)
-    else:
+            place.empty()
+            job = work.sweep_job(view, attacks, samples, seed, start=True)
+    if job is None:
         st.markdown(
             "Choose what to try and press **Run**. Points appear as they are computed; you can look at other pages meanwhile."
         )
-        attacks, samples, seed, job = _last_sweep()
-    if job is not None:
-        parts = robustness.sweep_parts(view.checkpoint.config, attacks, samples)
-        work.live(job, lambda: results(job, parts, attacks), cancellable=True, retry=False)
+        return None
+    if job.state == "done":
+        st.markdown(f"Done for these settings, on {samples} samples. Change any of them to run again.")
+    st.session_state["last_sweep"] = (view.fingerprint, view.data.name, attacks, samples, seed)
+    return job, attacks, samples
 
 
-def _last_sweep():
+def _last_sweep() -> tuple[Job, list[Attack], int] | None:
     """What this visitor ran last on this network and data, so that trying other settings does not hide it."""
     last = st.session_state.get("last_sweep")
     if last is None or last[:2] != (view.fingerprint, view.data.name):
-        return None, None, None, None
+        return None
     attacks, samples, seed = last[2:]
+    job = work.sweep_job(view, attacks, samples, seed, start=False)
+    if job is None:
+        return None
     st.caption(f"Below, your last run: {', '.join(a.label for a in attacks[1:])}, {samples} samples.")
-    return attacks, samples, seed, work.sweep_job(view, attacks, samples, seed, start=False)
+    return job, attacks, samples
 
 
 def results(job, parts, attacks: list[Attack]) -> None:
@@ -205,7 +218,7 @@ def closely(attacks: list[Attack], seed: int) -> None:
         if job.results[0] is not None:
             pictures(job.results[0], chosen)
 
-    work.live(job, draw, cancellable=True)
+    work.live(job, draw)
 
 
 def pictures(close: robustness.Closeup, attack: Attack) -> None:
@@ -252,5 +265,7 @@ try:
 except ValueError as error:
     st.error(str(error))
     st.stop()
-sweep(chosen, samples, seed)
-closely(chosen, seed)
+with st.container(key="sweep"):
+    sweep(chosen, samples, seed)
+with st.container():
+    closely(chosen, seed)

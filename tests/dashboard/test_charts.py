@@ -3,7 +3,6 @@
 import ast
 import json
 from functools import cache
-from functools import cache
 from pathlib import Path
 
 import numpy as np

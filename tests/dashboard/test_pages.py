@@ -570,7 +570,9 @@ def test_one_sample_closely(kind, runs):
     app = opened("robustness")
     app.button_group(key="attacks").set_value([kind]).run()
     app.number_input(key="sample").set_value(5).run()
-    app.text_input(key="sigma" if kind == "gaussian" else "epsilon").set_value("0.3" if kind == "gaussian" else "8").run()
+    app.text_input(key="sigma" if kind == "gaussian" else "epsilon").set_value(
+        "0.3" if kind == "gaussian" else "8"
+    ).run()
     finished(app)
     checkpoint, (pixels, labels) = checkpoint_of("runs/tiny", runs), get("digits").load("test")
     attack = Attack(kind, 0.3) if kind == "gaussian" else Attack(kind, 8 / 255)

@@ -99,9 +99,7 @@ def test_one_step_equals_sgd_by_hand():
     model, reference = build_model(CONFIG), build_model(CONFIG)
     reference.load_state_dict(model.state_dict())
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    training._epoch(
-        model, training._optimizer(model, recipe), recipe, data, pixels, labels, 1, lambda *progress: None
-    )
+    training._epoch(model, training._optimizer(model, recipe), recipe, data, pixels, labels, 1, lambda *progress: None)
 
     order = torch.randperm(32, generator=torch.Generator().manual_seed(1))
     images = (pixels[order] / 255 - data.mean[0]) / data.std[0]
@@ -142,7 +140,12 @@ def finished(tmp_path_factory):
 
 
 def test_a_run_is_a_folder(finished):
-    assert {path.name for path in finished.iterdir()} == {"config.json", "metrics.jsonl", "model.safetensors", "state.pt"}
+    assert {path.name for path in finished.iterdir()} == {
+        "config.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "state.pt",
+    }
     setup = json.loads((finished / "config.json").read_text())
     assert ModelConfig.from_dict(setup["model"]) == CONFIG and Recipe(**setup["recipe"]) == RECIPE
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
