@@ -14,6 +14,7 @@ LAYOUTS = {
 }
 INPUT_LIMIT = 2**20  # values of an image, such as 3×512×512
 SAMPLE_LIMIT = 2**30  # bytes of one sample's membrane potentials in the widest layer, over all timesteps
+WEIGHT_LIMIT = 2**32  # bytes of all weights
 NORMS = ("bntt",)
 ENCODINGS = ("poisson", "direct")
 
@@ -93,6 +94,11 @@ class ModelConfig:
             math.prod(self.in_shape) <= INPUT_LIMIT,
             f"images of {'×'.join(map(str, self.in_shape))} have more than {INPUT_LIMIT:,} values",
         )
+        weights = 4 * sum(math.prod(spec.weight_shape) for spec in self.layers())
+        self._require(
+            weights <= WEIGHT_LIMIT,
+            f"the weights would need {weights / 2**30:.1f} GiB; at most {WEIGHT_LIMIT / 2**30:g} GiB are allowed",
+        )
         widest = max(math.prod(self.in_shape), *(spec.neurons for spec in self.layers()))
         self._require(
             4 * self.steps * widest <= SAMPLE_LIMIT,
@@ -110,7 +116,7 @@ class ModelConfig:
         specs: list[LayerSpec] = []
         shape: tuple[int, ...] = self.in_shape
         convs = linears = 0
-        for token in (self.layout or LAYOUTS[self.arch]).split():
+        for token in (LAYOUTS[self.arch] if self.layout is None else self.layout).split():
             letter, number = token[:1], token[1:]
             if letter in "PG" and not number:
                 self._require(

@@ -231,6 +231,8 @@ def test_training_on_a_single_value_per_channel_is_refused():
         ({"layout": "P C8"}, "no convolution"),
         ({"layout": "F8 C8"}, "cannot follow"),
         ({"layout": " "}, "no layers"),
+        ({"layout": ""}, "no layers"),
+        ({"layout": "C65536 C65536"}, "weights would need"),
     ],
 )
 def test_impossible_configurations_say_why(change, said):
