@@ -75,16 +75,19 @@ def trade(table: pd.DataFrame, by_layer: pd.DataFrame, evaluation: Evaluation) -
 
 
 def _numbers(here: pd.Series, end: pd.Series) -> None:
+    points = 100 * (here["accuracy"] - end["accuracy"])
+    same = abs(points) < 0.05
+    gained = "as at T" if same else f"{points:+.1f} points against T"
     latency_now = "…" if pd.isna(here["latency_ms"]) else f"{here['latency_ms']:.2f} ms"
     with st.container(horizontal=True, gap="small"):
         st.metric(
             "Accuracy",
             show.share(here["accuracy"]),
-            None
-            if here["step"] == end["step"]
-            else f"{100 * (here['accuracy'] - end['accuracy']):+.1f} points against T",
+            gained if here["step"] < end["step"] else None,
+            "off" if same else "normal",
+            delta_arrow="off" if same else "auto",
             border=True,
-            width=190,
+            width=168,
             help=f"{here['correct']:.0f} of {here['samples']:.0f} samples right; 95 % interval {show.share(here['low'])} to {show.share(here['high'])}",
         )
         st.metric(
@@ -93,7 +96,7 @@ def _numbers(here: pd.Series, end: pd.Series) -> None:
             _less(here["spikes"], end["spikes"]),
             "inverse",
             border=True,
-            width=190,
+            width=168,
             help="Fired by all hidden layers up to the exit, mean over the samples",
         )
         st.metric(
@@ -102,7 +105,7 @@ def _numbers(here: pd.Series, end: pd.Series) -> None:
             _less(here["energy_nj"], end["energy_nj"]),
             "inverse",
             border=True,
-            width=190,
+            width=168,
             help="Estimate: 0.9 pJ per accumulate (45 nm CMOS)",
         )
         st.metric(
@@ -111,7 +114,7 @@ def _numbers(here: pd.Series, end: pd.Series) -> None:
             _less(here["latency_ms"], end["latency_ms"]),
             "inverse",
             border=True,
-            width=190,
+            width=168,
             help="Time for one image on this machine, the fastest of 9 runs",
         )
 

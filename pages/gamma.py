@@ -22,7 +22,7 @@ SORTS = {
 def by_layer() -> float:
     """Layer × timestep, with the threshold of the exit rule, which is returned."""
     left, right = st.columns([3, 2])
-    quantity = left.segmented_control(
+    quantity = left.pills(
         "Quantity",
         list(gamma.QUANTITIES),
         default="gamma",

@@ -178,7 +178,7 @@ def results(job, parts, attacks: list[Attack]) -> None:
             figure = charts.sweep(frame, label, clean, chance, x_range=(0, limit * 1.05))
             show.chart(figure, table, f"sweep_{key}", f"Accuracy against {label}.")
     if not final.empty:
-        st.dataframe(_readable(final), hide_index=True)
+        st.dataframe(_readable(final), hide_index=True, height="content")
 
 
 def _readable(final: pd.DataFrame) -> pd.DataFrame:
