@@ -147,6 +147,4 @@ def _progress(job: Job) -> None:
         said += f", about {left:.0f} s left" if left >= 1 else ", nearly done"
     bar, button = st.columns([6, 1], vertical_alignment="center")
     bar.progress(job.done / job.total, f"{job.title}: {said}")
-    if button.button("Cancel", key=f"cancel {job.key}", width="stretch"):
-        job.cancel()
-        st.rerun()
+    button.button("Cancel", key=f"cancel {job.key}", on_click=job.cancel, width="stretch")

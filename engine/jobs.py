@@ -282,15 +282,16 @@ def _submit(client, function: Callable, parts: list[tuple], shared: dict[str, ob
     """
     from cloudpickle import dumps, loads
 
-    def run(payload, names, *values):  # nested: sent by value, so that the scheduler need not import torch
+    def run(payload, common):  # nested: sent by value, so that the scheduler need not import torch
         function, part = loads(payload)
-        return dumps(function(*part, **dict(zip(names, values))))
+        return dumps(function(*part, **common))
 
-    # A task and not a scattered value: when a worker dies with it, Dask makes it again from the pickle.
-    values = [client.submit(loads, dumps(value), pure=False) for value in shared.values()]
+    # A task and not a scattered value: when a worker dies with it, Dask makes it again from the pickle. And one task
+    # for all values: parts that need five or more would all go to the workers at once, ahead of any job after this one.
+    common = client.submit(loads, dumps(shared), pure=False)
     return [
         # First parts of all jobs before second parts: two visitors advance side by side.
-        client.submit(run, dumps((function, part)), list(shared), *values, pure=False, priority=-i)
+        client.submit(run, dumps((function, part)), common, pure=False, priority=-i)
         for i, part in enumerate(parts)
     ]
 

@@ -23,6 +23,7 @@ from .evaluation import Evaluation, chunk_size, evaluate, normalised
 
 ATTACKS = {"gaussian": "Gaussian noise", "fgsm": "FGSM", "pgd": "PGD"}
 _PART_MACS = {"cpu": 2e10, "cuda": 2e12}  # about a second of work
+_CALL_MACS = {"cpu": 3e6, "cuda": 3e8}  # what calling one layer at one timestep costs, however few samples it gets
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,14 @@ def closeup(attack: Attack, sample: int, *, model, pixels, labels, mean, std, se
 
 
 def part_size(config: ModelConfig, passes: int) -> int:
-    """How many samples make about a second of work at so many forward passes each."""
-    macs = config.steps * sum(spec.macs for spec in config.layers()) * passes
-    return max(1, min(chunk_size(config), int(_PART_MACS[device().type] / macs)))
+    """How many samples make about a second of work at so many forward passes each.
+
+    More where a second of many passes holds too few: at least so many that calling the layers is not most of the work.
+    """
+    layers, kind = config.layers(), device().type
+    macs = sum(spec.macs for spec in layers)
+    worthwhile = math.ceil(_CALL_MACS[kind] * len(layers) / macs)
+    return max(1, min(chunk_size(config), max(worthwhile, int(_PART_MACS[kind] / (config.steps * macs * passes)))))
 
 
 def sweep_parts(config: ModelConfig, attacks: Sequence[Attack], count: int) -> list[tuple[Attack, int, int]]:

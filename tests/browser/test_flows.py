@@ -15,8 +15,7 @@ from engine.analysis import gamma
 from engine.checkpoint import load_checkpoint
 from engine.datasets import get
 
-# One group: a second browser and server at the same time would only make both slow.
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 PAGES = {"": "Overview", "gamma": "Gamma", "spikes": "Spikes", "early_exit": "Early exit", "robustness": "Robustness"}
 

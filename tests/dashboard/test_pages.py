@@ -33,8 +33,6 @@ NEED_A_NETWORK = ("spikes", "early_exit", "robustness")
 APP = ROOT / "dashboard" / "app.py"
 WAIT = 120
 
-pytestmark = pytest.mark.xdist_group("pages")
-
 
 @pytest.fixture(scope="module", autouse=True)
 def runs(tmp_path_factory):

@@ -18,8 +18,6 @@ from engine.jobs import KEPT, Job, JobError, Jobs
 ROOT = Path(__file__).resolve().parents[2]
 WAIT = 60
 
-pytestmark = pytest.mark.xdist_group("dask")
-
 
 @pytest.fixture(scope="module")
 def jobs():
@@ -162,10 +160,15 @@ def test_cancel_before_the_start():
     fresh.close()
 
 
-def test_two_jobs_advance_side_by_side(jobs):
-    first = jobs.submit("side 1", "One", slow_pid, [(x,) for x in range(30)])
+@pytest.mark.parametrize("values", [0, 6])
+def test_two_jobs_advance_side_by_side(jobs, values):
+    def slow(_, **shared):
+        time.sleep(0.3)
+
+    shared = {f"value{i}": i for i in range(values)}
+    first = jobs.submit(f"side 1 {values}", "One", slow, [(x,) for x in range(30)], shared)
     until(lambda: first.done >= 3)
-    second = jobs.submit("side 2", "Two", slow_pid, [(x,) for x in range(3)])
+    second = jobs.submit(f"side 2 {values}", "Two", slow, [(x,) for x in range(3)], shared)
     assert second.wait(WAIT)
     assert first.state == "running"
     first.cancel()
