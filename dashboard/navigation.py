@@ -6,6 +6,7 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 PAGES = Path(__file__).resolve().parent.parent / "pages"
+ATTEMPTS = 5
 _TITLES = {
     "overview": ("Overview", ":material/dashboard:"),
     "gamma": ("Gamma", ":material/grid_on:"),
@@ -19,15 +20,20 @@ def choose() -> st.Page:
     """The page this run is asked for.
 
     Streamlit 1.67 keeps the page asked for in one place a visitor, where a run that is just being stopped may still
-    write its own: a click on a link that met a redraw stayed without effect. So we set it again, right before it is
-    read, to what this run was started with.
+    write its own: a click on a link that met a redraw stayed without effect. So we set it again to what this run was
+    started with, and look whether that is what came out.
     """
     entries = list(pages().values())
     run = get_script_run_ctx()
-    manager = run.pages_manager
-    if run.page_script_hash != manager.main_script_hash:  # else the path in the URL decides
-        manager.set_script_intent(run.page_script_hash, "")
-    return st.navigation(entries)
+    asked = run.page_script_hash
+    if asked not in {entry._script_hash for entry in entries}:
+        return st.navigation(entries)  # a first visit: the path in the URL decides
+    for _ in range(ATTEMPTS):
+        run.pages_manager.set_script_intent(asked, "")
+        page = st.navigation(entries)
+        if page._script_hash == asked:
+            break
+    return page
 
 
 def pages() -> dict[str, st.Page]:
