@@ -101,44 +101,42 @@ def settings() -> tuple[list[Attack], int, int]:
 
 
 def sweep(attacks: list[Attack], samples: int, seed: int) -> None:
-    """Run button, progress, points as they come, table."""
-    with st.container():
-        shown = _asked_sweep(attacks, samples, seed) or _last_sweep()
+    """Run button, progress, points as they come, table: nothing above Cancel comes or goes while a sweep runs."""
+    job = _asked_sweep(attacks, samples, seed)
+    note = st.empty()
+    shown = (job, attacks, samples) if job else _last_sweep(note)
     if shown:
         job, attacks, samples = shown
         parts = robustness.sweep_parts(view.checkpoint.config, attacks, samples)
         work.live(job, lambda: results(job, parts, attacks), retry=False)
 
 
-def _asked_sweep(attacks: list[Attack], samples: int, seed: int) -> tuple[Job, list[Attack], int] | None:
-    """The sweep these settings ask for, and a button to run it; None if it never ran."""
-    job = work.sweep_job(view, attacks, samples, seed, start=False)
+def _asked_sweep(attacks: list[Attack], samples: int, seed: int) -> Job | None:
+    """A button to run the sweep these settings ask for, and that sweep; None if it never ran."""
+    clicked = st.session_state.get("run_sweep", False) and len(attacks) > 1
+    job = work.sweep_job(view, attacks, samples, seed, start=clicked)
+    passes = sum(attack.passes for attack in attacks) * samples
+    said = f"{len(attacks) - 1} strengths on {samples} samples, {passes:,} passes through the network"
+    if job is None:
+        said += ". Points appear as they are computed; you can look at other pages meanwhile."
+    elif job.state == "done":
+        said = f"Done for these settings, on {samples} samples. Change any of them to run again."
     again = job is not None and job.state in ("cancelled", "failed")
-    if job is None or again:
-        passes = sum(attack.passes for attack in attacks) * samples
-        place = st.empty()
-        if place.button(
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button(
             "Run again" if again else "Run",
-            key="run_sweep",  # without it, its identity would follow `help`: a click right after a new number would miss
+            key="run_sweep",
             type="primary",
             icon=":material/play_arrow:",
-            disabled=len(attacks) < 2,
-            help=f"{len(attacks) - 1} strengths on {samples} samples, {passes:,} passes through the network",
-        ):
-            place.empty()
-            job = work.sweep_job(view, attacks, samples, seed, start=True)
-    if job is None:
-        st.markdown(
-            "Choose what to try and press **Run**. Points appear as they are computed; you can look at other pages meanwhile."
+            disabled=len(attacks) < 2 or not (job is None or again),
         )
-        return None
-    if job.state == "done":
-        st.markdown(f"Done for these settings, on {samples} samples. Change any of them to run again.")
-    st.session_state["last_sweep"] = (view.fingerprint, view.data.name, attacks, samples, seed)
-    return job, attacks, samples
+        st.caption(said, width="stretch")
+    if job is not None:
+        st.session_state["last_sweep"] = (view.fingerprint, view.data.name, attacks, samples, seed)
+    return job
 
 
-def _last_sweep() -> tuple[Job, list[Attack], int] | None:
+def _last_sweep(note) -> tuple[Job, list[Attack], int] | None:
     """What this visitor ran last on this network and data, so that trying other settings does not hide it."""
     last = st.session_state.get("last_sweep")
     if last is None or last[:2] != (view.fingerprint, view.data.name):
@@ -147,7 +145,7 @@ def _last_sweep() -> tuple[Job, list[Attack], int] | None:
     job = work.sweep_job(view, attacks, samples, seed, start=False)
     if job is None:
         return None
-    st.caption(f"Below, your last run: {', '.join(a.label for a in attacks[1:])}, {samples} samples.")
+    note.caption(f"Below, your last run: {', '.join(a.label for a in attacks[1:])}, {samples} samples.")
     return job, attacks, samples
 
 

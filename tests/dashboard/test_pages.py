@@ -479,7 +479,11 @@ def test_precision_is_compared_in_sight(runs):
 
 
 def run_button(app):
-    return next((button for button in app.main.button if button.label.startswith("Run")), None)
+    return app.main.button(key="run_sweep")
+
+
+def can_run(app):
+    return not run_button(app).proto.disabled
 
 
 def run_sweep(app):
@@ -487,7 +491,7 @@ def run_sweep(app):
     app.button_group(key="attacks").set_value(["gaussian"]).run()
     app.text_input(key="sigma").set_value("0.3").run()
     app.number_input(key="samples").set_value(20).run()
-    if run_button(app):
+    if can_run(app):
         run_button(app).click().run()
     return finished(app)
 
@@ -516,15 +520,15 @@ def assert_sweep_equals_engine(app, checkpoint, seed=0):
 def test_sweep_equals_the_engine_and_stays(runs):
     checkpoint = checkpoint_of("runs/tiny", runs)
     app = opened("robustness")
-    assert not app.main.dataframe and run_button(app)
+    assert not app.main.dataframe and can_run(app)
     assert_sweep_equals_engine(run_sweep(app), checkpoint)
-    assert not run_button(app), "there is nothing left to run"
+    assert not can_run(app), "there is nothing left to run"
     healthy(turned(app, "gamma"))
     assert_sweep_equals_engine(healthy(turned(app, "robustness")), checkpoint)
     link = opened("robustness", attacks="Gaussian noise", sigma="0.3", samples="20")
     assert_sweep_equals_engine(healthy(link), checkpoint)
     app.number_input(key="seed").set_value(1).run()
-    assert run_button(app)
+    assert can_run(app)
     run_button(app).click().run()
     assert_sweep_equals_engine(finished(app), checkpoint, seed=1)
 
@@ -538,7 +542,7 @@ def test_bad_strength_is_one_error(key, text):
     healthy(app.text_input(key=key).set_value(text).run())
     assert len(app.error) == 1 and "\n" not in app.error[0].value
     healthy(app.text_input(key=key).set_value("0.2; 0.1").run())
-    assert not app.error and run_button(app)
+    assert not app.error and can_run(app)
 
 
 @pytest.mark.parametrize("choice", [{"attacks": []}, {"attacks": ["gaussian"], "sigma": ""}], ids=str)
@@ -547,7 +551,7 @@ def test_nothing_to_try_cannot_be_run(choice):
     app.button_group(key="attacks").set_value(choice["attacks"]).run()
     if "sigma" in choice:
         app.text_input(key="sigma").set_value(choice["sigma"]).run()
-    assert run_button(healthy(app)).proto.disabled
+    assert not can_run(healthy(app))
 
 
 def test_sweep_can_be_cancelled():
@@ -560,7 +564,7 @@ def test_sweep_can_be_cancelled():
     (job,) = (job for job in work.jobs().all() if job not in earlier)
     assert job.state not in OVER
     healthy(app.button(key=f"cancel {job.key}").click().run())
-    assert job.state == "cancelled" and run_button(app)
+    assert job.state == "cancelled" and can_run(app)
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "fgsm", "pgd"])
