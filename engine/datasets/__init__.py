@@ -1,6 +1,6 @@
 """Data sets by name: `get("digits").load("test")`."""
 
-from .base import DataSet, Images, fit, to_unit
+from .base import DataError, DataSet, Images, fit, folder, to_unit
 from .digits import DIGITS
 
 REGISTRY: dict[str, DataSet] = {entry.name: entry for entry in (DIGITS,)}
@@ -13,4 +13,4 @@ def get(name: str) -> DataSet:
     return REGISTRY[name]
 
 
-__all__ = ["REGISTRY", "DataSet", "Images", "fit", "get", "to_unit"]
+__all__ = ["REGISTRY", "DataError", "DataSet", "Images", "fit", "folder", "get", "to_unit"]
