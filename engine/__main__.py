@@ -1,8 +1,9 @@
-"""python -m engine inspect | train | evaluate | robustness"""
+"""python -m engine inspect | train | convert | compare | evaluate | robustness | data"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 
@@ -39,25 +40,21 @@ def parser() -> argparse.ArgumentParser:
     _model_options(inspect)
 
     train = commands.add_parser("train", help="train a network into a folder")
-    train.add_argument("--dataset", default="digits")
-    train.add_argument("--arch", default="vgg-small")
-    train.add_argument("--steps", type=int, help="timesteps T (default: the data set's)")
-    train.add_argument("--epochs", type=int, default=100)
-    train.add_argument("--out", required=True, help="folder of the run")
     train.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    train.add_argument("--batch", type=int, default=256)
-    train.add_argument("--lr", type=float, default=0.3)
-    train.add_argument("--momentum", type=float, default=0.9)
-    train.add_argument("--weight-decay", type=float, default=1e-4)
-    train.add_argument("--gamma-decay", type=float, help="weight decay on γ alone (default: --weight-decay)")
-    train.add_argument("--leak", type=float, help="λ (default: the data set's)")
-    train.add_argument("--threshold", type=float, default=1.0, help="θ")
-    train.add_argument("--encoding", default="poisson", help="poisson or direct")
-    train.add_argument("--layout", help="own layers, such as 'C16 C16 P C32 C32 P F128'")
-    train.add_argument("--no-augment", dest="augment", action="store_false", help="no random crops and flips")
-    train.add_argument("--seed", type=_seed, default=0)
-    train.add_argument("--precision", default="float32", help="float32, tf32 (GPU) or bfloat16")
-    train.add_argument("--json", action="store_true", help="the result as JSON on standard output")
+    _network_and_recipe(train)
+
+    convert = commands.add_parser("convert", help="make a spiking network from a trained ANN")
+    convert.add_argument("file")
+    convert.add_argument("--out", required=True, help="file of the converted network")
+    convert.add_argument("--steps", type=int, default=100, help="timesteps T")
+    convert.add_argument("--encoding", default="direct", help="direct or poisson")
+    convert.add_argument("--percentile", type=float, default=99.9, help="of the activations, that one spike stands for")
+    convert.add_argument("--dataset", help="where the activations come from (default: the one it was trained on)")
+    _data_and_json(convert)
+
+    compare = commands.add_parser("compare", help="train BNTT and every baseline alike; accuracy against timestep")
+    compare.add_argument("--converted-steps", type=int, default=100, help="timesteps of the converted ANN")
+    _network_and_recipe(compare)
 
     evaluate = commands.add_parser("evaluate", help="accuracy, spikes and energy for every exit step")
     _file_and_data(evaluate)
@@ -76,11 +73,44 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
+def _network_and_recipe(command: argparse.ArgumentParser):
+    command.add_argument("--dataset", default="digits", help="a name of `data list`, or a folder of class folders")
+    command.add_argument("--arch", help="architecture (default: the data set's usual one)")
+    command.add_argument(
+        "--kind", choices=("snn", "ann"), default="snn", help="ann: the same layers with ReLU, no spikes"
+    )
+    command.add_argument("--norm", help="bntt, bn, tdbn or none (default: bntt; bn for an ANN)")
+    command.add_argument("--steps", type=int, help="timesteps T (default: the data set's)")
+    command.add_argument("--epochs", type=int, default=100)
+    command.add_argument("--out", required=True, help="folder of the run")
+    command.add_argument("--batch", type=int, default=256)
+    command.add_argument("--lr", type=float, default=0.3)
+    command.add_argument("--momentum", type=float, default=0.9)
+    command.add_argument("--weight-decay", type=float, default=1e-4)
+    command.add_argument("--gamma-decay", type=float, help="weight decay on γ alone (default: --weight-decay)")
+    command.add_argument("--leak", type=float, help="λ (default: the data set's)")
+    command.add_argument("--threshold", type=float, default=1.0, help="θ")
+    command.add_argument(
+        "--encoding", help="poisson, direct, rows, pixels or events (default: the data set's usual one)"
+    )
+    command.add_argument("--image-size", type=int, help="side the images are brought to (default: their own)")
+    command.add_argument("--layout", help="own layers, such as 'C16 C16 P C32 C32 P F128'")
+    command.add_argument("--no-augment", dest="augment", action="store_false", help="no random crops and flips")
+    command.add_argument("--seed", type=_seed, default=0)
+    command.add_argument("--precision", default="float32", help="float32, tf32 (GPU) or bfloat16")
+    _data_and_json(command)
+
+
+def _data_and_json(command: argparse.ArgumentParser):
+    command.add_argument("--data", metavar="DIR", help="folder of the data sets (default: .data)")
+    command.add_argument("--json", action="store_true", help="JSON on standard output")
+
+
 def _model_options(command: argparse.ArgumentParser):
     command.add_argument("--leak", type=float, help="λ, where the file does not say or to override it")
     command.add_argument("--threshold", type=float, help="θ")
     command.add_argument("--image-size", type=int, help="side of the images, where the file does not say")
-    command.add_argument("--json", action="store_true", help="JSON on standard output")
+    _data_and_json(command)
 
 
 def _file_and_data(command: argparse.ArgumentParser):
@@ -94,10 +124,13 @@ def _file_and_data(command: argparse.ArgumentParser):
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit status."""
     arguments = parser().parse_args(argv)
-    from . import commands  # torch is imported only once the arguments are known to be good
+    if getattr(arguments, "data", None):
+        os.environ["BNTT_DATA"] = arguments.data
+    from . import commands, training_commands  # torch is imported only once the arguments are known to be good
 
+    makes = arguments.command in ("train", "convert", "compare")
     try:
-        getattr(commands, arguments.command)(arguments)
+        getattr(training_commands if makes else commands, arguments.command)(arguments)
     except commands.UserError as error:
         print(f"python -m engine {arguments.command}: {error}", file=sys.stderr)
         return 2

@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .checkpoint import save_checkpoint
-from .datasets import DataSet, fit, get, to_unit
+from .analysis.evaluation import normalised
+from .datasets import DataSet, fit, get
 from .device import device
 from .files import replacing, write_text
 from .snn import PRECISIONS, ModelConfig, SpikingNetwork, build_model
@@ -33,7 +34,8 @@ from .snn import PRECISIONS, ModelConfig, SpikingNetwork, build_model
 class Recipe:
     """How to train. The defaults are the paper's for CIFAR-10 (Kim & Panda 2021; decay as in the published code).
 
-    milestones: shares of the epochs after which the learning rate falls tenfold. gamma_decay: weight decay on γ alone;
+    milestones: shares of the epochs after which the learning rate falls tenfold. gamma_decay: weight decay on the norm's
+    parameters alone;
     None = weight_decay. On a small data set γ of an idle timestep fades only if this is raised (a step shrinks it by
     about lr·decay/(1 − momentum)). Raises ValueError with one sentence for values that cannot train.
     """
@@ -87,9 +89,11 @@ def train(
 
     on_batch(epoch from 1, batches done in it, loss) and on_epoch(the row of metrics.jsonl) report progress.
     Raises TrainingError when `out` holds a run and resume is False, when there is nothing to resume or it is another
-    run, and when the loss stops being a number (the last good epoch stays on disk).
+    run, and when the loss stops being a number (the last good epoch stays on disk); DataError when the data set is not
+    there or damaged.
     """
     out, data = Path(out), get(recipe.dataset)
+    pixels, labels = _resident(*data.load("train", steps=config.steps, side=config.in_shape[1]))
     setup = {"model": config.to_dict(), "recipe": asdict(recipe)}
     done, state = _open_run(out, setup, resume)
 
@@ -102,8 +106,6 @@ def train(
     if state:
         optimizer.load_state_dict(state["optimizer"])
 
-    pixels, labels = data.load("train")
-    pixels, labels = fit(pixels, config.in_shape).to(device()), labels.to(device())
     for epoch in range(done + 1, recipe.epochs + 1):
         started = time.perf_counter()
         for group in optimizer.param_groups:
@@ -115,7 +117,7 @@ def train(
             "loss": loss,
             "train_accuracy": accuracy,
             "lr": learning_rate(recipe, epoch),
-            "gamma": {s.name: [round(v, 5) for v in _mean_gamma(model, s)] for s in config.hidden_layers()},
+            "gamma": _mean_gamma(model),
             "seconds": round(time.perf_counter() - started, 2),
         }
         _save_epoch(out, model, optimizer, data, recipe, row, command)
@@ -129,8 +131,20 @@ def learning_rate(recipe: Recipe, epoch: int) -> float:
     return recipe.lr * 0.1**passed
 
 
+def _resident(pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The data on the device where it takes less than half of its free memory; else it stays, and batches travel."""
+    if device().type == "cuda" and pixels.nbytes < torch.cuda.mem_get_info()[0] / 2:
+        pixels = pixels.to(device())
+    return pixels, labels.to(pixels.device)
+
+
 def augmented(pixels: Tensor, pad: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Random crop after padding with black by `pad` pixels, and random horizontal flip; uint8 [B, C, H, W] both ways."""
+    """Random crop after padding with black by `pad` pixels, and random horizontal flip; uint8 [B, C, H, W] both ways.
+
+    Of event counts [B, T, C, H, W], all frames of a recording are moved alike.
+    """
+    if pixels.dim() == 5:
+        return augmented(pixels.flatten(1, 2), pad, flip, generator).unflatten(1, pixels.shape[1:3])
     count, _, height, width = pixels.shape
     top, left = torch.randint(2 * pad + 1, (2, count, 1), generator=generator).to(pixels.device)
     rows = top + torch.arange(height, device=pixels.device)
@@ -144,8 +158,9 @@ def augmented(pixels: Tensor, pad: int, flip: bool, generator: torch.Generator) 
 
 
 def _optimizer(model: SpikingNetwork, recipe: Recipe) -> torch.optim.SGD:
-    gamma = [p for name, p in model.named_parameters() if name.startswith("bntt")]
-    weights = [p for name, p in model.named_parameters() if not name.startswith("bntt")]
+    norms = ("bntt", "norm")
+    gamma = [p for name, p in model.named_parameters() if name.startswith(norms)]
+    weights = [p for name, p in model.named_parameters() if not name.startswith(norms)]
     gamma_decay = recipe.weight_decay if recipe.gamma_decay is None else recipe.gamma_decay
     return torch.optim.SGD(
         [{"params": weights, "weight_decay": recipe.weight_decay}, {"params": gamma, "weight_decay": gamma_decay}],
@@ -160,16 +175,18 @@ def _epoch(model, optimizer, recipe: Recipe, data: DataSet, pixels, labels, epoc
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
     order = torch.randperm(len(pixels), generator=generator).to(pixels.device)
     batch = min(recipe.batch, len(pixels))
-    mean, std = (torch.tensor(v, device=pixels.device).view(-1, 1, 1) for v in data.moments(pixels.shape[1]))
+    shape = model.config.in_shape
+    moments = data.moments(shape[0])
     losses, hits = [], 0
     batches = len(pixels) // batch
     for index in range(batches):
         rows = order[index * batch : (index + 1) * batch]
-        images = pixels[rows]
+        images, truth = fit(pixels[rows], shape).to(device()), labels[rows].to(device())
         if recipe.augment:
             images = augmented(images, data.pad, data.flip, generator)
-        scores = model((to_unit(images) - mean) / std, seed=recipe.seed * 1_000_003 + epoch, samples=rows)
-        loss = F.cross_entropy(scores, labels[rows])
+        seed = recipe.seed * 1_000_003 + epoch
+        scores = model(normalised(images, *moments), seed=seed, samples=rows.to(device()))
+        loss = F.cross_entropy(scores, truth)
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss.item()} in epoch {epoch}; the network of the last finished epoch is kept. "
@@ -179,7 +196,7 @@ def _epoch(model, optimizer, recipe: Recipe, data: DataSet, pixels, labels, epoc
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-        hits += int((scores.argmax(1) == labels[rows]).sum())
+        hits += int((scores.argmax(1) == truth).sum())
         on_batch(epoch, index + 1, losses[-1])
     return sum(losses) / batches, hits / (batches * batch)
 
@@ -194,8 +211,12 @@ def _require_finite(model: SpikingNetwork, recipe: Recipe, epoch: int):
         )
 
 
-def _mean_gamma(model: SpikingNetwork, spec) -> list[float]:
-    return model.get_submodule(spec.norm_name).gamma().detach().mean(1).tolist()
+def _mean_gamma(model: SpikingNetwork) -> dict[str, list[float]]:
+    """Layer → mean γ of each timestep; empty where γ does not depend on time."""
+    if model.config.norm != "bntt":
+        return {}
+    means = {s.name: model.get_submodule(s.norm_name).gamma().detach().mean(1) for s in model.config.hidden_layers()}
+    return {layer: [round(value, 5) for value in mean.tolist()] for layer, mean in means.items()}
 
 
 def _open_run(out: Path, setup: dict, resume: bool) -> tuple[int, dict | None]:

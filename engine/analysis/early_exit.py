@@ -21,14 +21,15 @@ def energy(config: ModelConfig, mean_spikes: np.ndarray) -> pd.DataFrame:
     """Energy of one sample by layer and timestep: layer, step, macs, rate, energy_nj.
 
     mean_spikes: [T, layers + 1], as Evaluation.mean_spikes. rate: spikes per input neuron of the layer at that step.
-    E = 0.9 pJ · MACs · rate: each arriving spike costs an accumulate per connection. With direct coding the first layer
-    gets real numbers and is charged 4.6 pJ a multiply-accumulate at each timestep.  Source: Kim & Panda 2021.
+    E = 0.9 pJ · MACs · rate: each arriving spike costs an accumulate per connection. Where the image itself is the
+    current, the first layer gets real numbers and is charged 4.6 pJ a multiply-accumulate at each timestep; so is every
+    layer of an ANN.  Source: Kim & Panda 2021.
     """
     rows = []
-    sources = [np.prod(config.in_shape), *(spec.neurons for spec in config.hidden_layers())]
+    sources = [np.prod(config.step_shape), *(spec.neurons for spec in config.hidden_layers())]
     for index, spec in enumerate(config.layers()):
         rate = mean_spikes[:, index] / sources[index]
-        analog = index == 0 and config.encoding == "direct"
+        analog = config.kind == "ann" or (index == 0 and config.analog_input)
         cost = np.full(len(rate), MAC_PJ) if analog else AC_PJ * rate
         steps = np.arange(1, len(rate) + 1)
         rows.append(
@@ -85,7 +86,8 @@ def latency(model: SpikingNetwork, repeats: int = 9) -> pd.DataFrame:
     """
     model = model.to(device()).eval()
     total = model.config.steps
-    image = torch.rand(1, *model.config.in_shape, device=device())
+    events = model.config.encoding == "events"
+    image = torch.rand(*((total,) if events else ()), 1, *model.config.in_shape, device=device())
     points = sorted({int(t) for t in np.linspace(1, total, min(total, 9)).round()})
     times = np.empty((repeats, len(points)))
     for repeat in range(-1, repeats):  # the first round warms up

@@ -22,8 +22,9 @@ class Evaluation:
     """Results for N samples, put together with `join` when they were computed in parts.
 
     predictions: int32 [T, N], the class chosen when leaving after t = 1 … T. labels: int64 [N].
-    spikes: int64 [T, layers + 1, N], spikes fired at timestep t; row 0 is the input: spikes
-    of either sign for the rate code, values other than zero for direct coding.
+    spikes: int64 [T, layers + 1, N], spikes fired at timestep t; row 0 is the input: spikes of either sign for the
+    rate code, events for event data, values other than zero for an image as current. An ANN fires none: its hidden
+    layers' rows are 0.
     """
 
     predictions: np.ndarray
@@ -69,7 +70,12 @@ def chunk_size(config: ModelConfig, budget: int = CHUNK_BYTES) -> int:
 
 
 def normalised(pixels: Tensor, mean, std) -> Tensor:
-    """uint8 or [0, 1] float images [N, C, H, W] → normalised float32 on the engine's device."""
+    """uint8 or [0, 1] float images [N, C, H, W] → normalised float32 on the engine's device.
+
+    Event counts [N, T, C, H, W] become the [T, N, C, H, W] a network takes, as they are.
+    """
+    if pixels.dim() == 5:
+        return pixels.to(device()).to(torch.float32).transpose(0, 1)
     unit = to_unit(pixels) if pixels.dtype == torch.uint8 else pixels
     unit = unit.to(device())
     mean, std = (torch.tensor(v, dtype=torch.float32, device=unit.device).view(-1, 1, 1) for v in (mean, std))
@@ -104,7 +110,7 @@ def evaluate(
             normalised(pixels[rows], mean, std),
             seed=seed,
             samples=samples[rows].to(device()),
-            observe=lambda _layer, spikes, _membrane: counts.append(spikes.flatten(2).count_nonzero(2)),
+            observe=lambda layer, spikes, _membrane: counts.append(_count(model.config, layer, spikes)),
         )
         parts.append(
             Evaluation(
@@ -114,6 +120,15 @@ def evaluate(
             )
         )
     return join(parts)
+
+
+def _count(config: ModelConfig, layer: int, spikes: Tensor) -> Tensor:
+    """Spikes of each sample at each timestep, int64 [T, B], as Evaluation.spikes holds them."""
+    if layer >= 0 and config.kind == "ann":
+        return torch.zeros(spikes.shape[:2], dtype=torch.int64, device=spikes.device)
+    if layer < 0 and config.encoding == "events":
+        return spikes.flatten(2).sum(2).to(torch.int64)
+    return spikes.flatten(2).count_nonzero(2)
 
 
 def evaluate_rows(start: int, stop: int, *, model, pixels, labels, mean, std, seed, precision="float32") -> Evaluation:

@@ -26,14 +26,10 @@ def values(checkpoint: Checkpoint, layer: str, quantity: str) -> np.ndarray:
 
 
 def layer_means(checkpoint: Checkpoint, quantity: str = "gamma") -> pd.DataFrame:
-    """Channel mean: layer, step (1 … T), value; layers in network order."""
-    rows = [
-        pd.DataFrame({"layer": layer, "step": np.arange(1, len(mean) + 1), "value": mean})
-        for layer, mean in (
-            (name, values(checkpoint, name, quantity).mean(1, dtype=np.float64)) for name in checkpoint.stacks
-        )
-    ]
-    return pd.concat(rows, ignore_index=True)
+    """Channel mean: layer, step (1 … T), value; layers in network order. No rows for a network without BNTT."""
+    means = {name: values(checkpoint, name, quantity).mean(1, dtype=np.float64) for name in checkpoint.stacks}
+    rows = [(layer, step, value) for layer, mean in means.items() for step, value in enumerate(mean, 1)]
+    return pd.DataFrame(rows, columns=["layer", "step", "value"])
 
 
 def quantiles(table: np.ndarray) -> pd.DataFrame:
@@ -58,4 +54,6 @@ def exit_rule(checkpoint: Checkpoint, threshold: float = 0.1) -> int | None:
 def peaks(checkpoint: Checkpoint) -> pd.DataFrame:
     """When each layer's mean γ is largest: layer, step, value."""
     means = layer_means(checkpoint)
+    if means.empty:
+        return means
     return means.loc[means.groupby("layer", sort=False)["value"].idxmax()].reset_index(drop=True)

@@ -30,7 +30,7 @@ class Checkpoint:
     name: its file name. source: "bntt-reference" (published layout), "engine" (ours) or "gamma-only" (BNTT stacks
     without a network that can be run; then model and config are None and `missing` says why in one sentence).
     model: in evaluation mode, float32, on the CPU. stacks: layer → γ, μ, σ² as float32 [T, C], in network order;
-    layers are named conv1 …, fc1, or as in the file when there is no network.
+    layers are named conv1 …, fc1, or as in the file when there is no network; empty for a network without BNTT.
     dataset: its name, or None. mean, std: of each input channel, pixels in [0, 1]. notes: where values come from, what
     was guessed and why. metadata: plain values that the file holds. digest: SHA-256 of the file.
     """
@@ -54,6 +54,8 @@ class Checkpoint:
     @cached_property
     def gamma(self) -> pd.DataFrame:
         """One row a layer × step (1 … T) × channel (0 …): layer, step, channel, gamma, running_mean, running_var."""
+        if not self.stacks:
+            return pd.DataFrame(columns=["layer", "step", "channel", *Stack._fields])
         shapes = [stack.gamma.shape for stack in self.stacks.values()]
         layers = np.repeat(np.arange(len(shapes)), [steps * channels for steps, channels in shapes])
         values = zip(*self.stacks.values())  # all layers' γ, then all layers' μ, then σ²
@@ -113,8 +115,8 @@ def load_checkpoint(source: str | Path | BinaryIO, *, name: str | None = None, *
 
 def _open_ours(name: str, contents: Contents, digest: str, overrides: dict) -> Checkpoint:
     tensors, _, _ = find_tensors(contents.root)
-    stacks = read_stacks(tensors)
     config = _header_config(contents.config)
+    stacks = read_stacks(tensors) if config.norm == "bntt" else {}
     facts = Facts(
         name=name,
         arch=config.arch,
@@ -137,7 +139,7 @@ def _open_ours(name: str, contents: Contents, digest: str, overrides: dict) -> C
         source="engine",
         model=model,
         config=model.config,
-        stacks={spec.name: stacks[spec.norm_name] for spec in config.hidden_layers()},
+        stacks={spec.name: stacks[spec.norm_name] for spec in config.hidden_layers() if stacks},
         metadata=contents.metadata,
         digest=digest,
         **_described(settings, []),

@@ -20,7 +20,8 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.")  # DataParallel, torch.co
 PARTS = ("weight", "running_mean", "running_var")
 _NORM_PARTS = {*PARTS, "bias", "num_batches_tracked"}
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-_ARCHITECTURES = {sum(token[0] == "C" for token in layout.split()): arch for arch, layout in LAYOUTS.items()}
+_PUBLISHED = ("vgg9", "vgg11", "vgg-small")
+_ARCHITECTURES = {sum(token[0] == "C" for token in LAYOUTS[arch].split()): arch for arch in _PUBLISHED}
 
 
 class Stack(NamedTuple):
@@ -191,7 +192,7 @@ def recognise(tensors: dict[str, Tensor], stacks: dict[str, Stack]) -> Network |
     convs = len([name for name in tensors if re.fullmatch(r"conv[1-9][0-9]*\.weight", name)])
     arch = _ARCHITECTURES.get(convs)
     if arch is None:
-        return f"{convs or 'no'} layers named conv1.weight, conv2.weight …, which is none of {', '.join(LAYOUTS)}"
+        return f"{convs or 'no'} layers named conv1.weight, conv2.weight …, which is none of {', '.join(_PUBLISHED)}"
     weights = [*(f"conv{i}.weight" for i in range(1, convs + 1)), "fc1.weight", "fc2.weight"]
     norms = [*(f"bntt{i}" for i in range(1, convs + 1)), "bntt_fc"]
     missing = [name for name in weights if name not in tensors] + [name for name in norms if name not in stacks]
@@ -243,7 +244,7 @@ def _sides(last_conv: str, tensors: dict[str, Tensor], pools: int) -> tuple[int,
 
 def checked_state(tensors: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
     """The tensors as the network of `config` takes them, float32. Raises Refusal naming the first that does not fit."""
-    needed = config.steps * len(config.hidden_layers()) * len(PARTS)
+    needed = config.steps * len(config.hidden_layers()) * len(PARTS) if config.norm == "bntt" else 0
     if needed > len(tensors):  # before a long list of names is made from a claim
         raise Refusal(f"its header speaks of {needed} BNTT tensors and it holds {len(tensors)} in all; save it again")
     state = {}
@@ -257,6 +258,8 @@ def checked_state(tensors: dict[str, Tensor], config: ModelConfig) -> dict[str, 
                 f"{name} has shape {shape_text(tensor.shape)}; {shape_text(shape)} was expected; save the network again"
             )
         state[name] = tensor.detach().to(torch.int64, copy=True) if counter else as_float32(name, tensor)
+        if name.endswith("running_var") and (state[name] < 0).any():
+            raise Refusal(f"{name} holds a negative variance; copy or download the file again")
     extra = next((name for name in tensors if name not in state), None)
     if extra is not None:
         raise Refusal(f"{shown(extra)} belongs to no layer of {config.arch}; save the network again")

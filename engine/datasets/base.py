@@ -121,7 +121,7 @@ def fit(pixels: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """
     if pixels.dim() == 5 or tuple(pixels.shape[1:]) == tuple(shape):
         return pixels
-    fitted = torch.empty(len(pixels), *shape, dtype=torch.uint8)
+    fitted = torch.empty(len(pixels), *shape, dtype=torch.uint8, device=pixels.device)
     for start in range(0, len(pixels), CHUNK):  # as float32 a whole data set may not fit in memory
         x = pixels[start : start + CHUNK].to(torch.float32)
         if tuple(x.shape[-2:]) != tuple(shape[1:]):

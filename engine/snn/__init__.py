@@ -1,10 +1,11 @@
 """The network alone: configuration, encoding, neuron, norm. Needs torch and nothing else."""
 
-from .config import ENCODINGS, LAYOUTS, NORMS, LayerSpec, ModelConfig
+from .config import ENCODINGS, KINDS, LAYOUTS, NORMS, LayerSpec, ModelConfig, sequence_steps
 from .network import PRECISIONS, SpikingNetwork, build_model, spike_counts
 
 __all__ = [
     "ENCODINGS",
+    "KINDS",
     "LAYOUTS",
     "NORMS",
     "PRECISIONS",
@@ -12,5 +13,6 @@ __all__ = [
     "ModelConfig",
     "SpikingNetwork",
     "build_model",
+    "sequence_steps",
     "spike_counts",
 ]

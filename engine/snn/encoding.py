@@ -73,3 +73,14 @@ def direct(images: Tensor) -> Tensor:
     One row stands for all timesteps, so that the first convolution is computed once.
     """
     return images[None]
+
+
+def sequence(images: Tensor, encoding: str) -> Tensor:
+    """An image shown piece by piece as current: "rows" gives [H, B, C, 1, W], "pixels" [H·W, B, C, 1, 1], row by row.
+
+    images: [B, C, H, W]. The order in which sequential MNIST is read (Le, Jaitly & Hinton, arXiv 1504.00941).
+    """
+    rows = images.permute(2, 0, 1, 3)
+    if encoding == "rows":
+        return rows.unsqueeze(3)
+    return images.flatten(2).permute(2, 0, 1)[..., None, None]

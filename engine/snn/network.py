@@ -9,16 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import LayerSpec, ModelConfig
-from .encoding import direct, poisson
+from .encoding import direct, poisson, sequence
 from .neuron import lif
-from .norm import BNTT
+from .norm import build_norm
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 Observer = Callable[[int, Tensor, Tensor], None]
 
 
 class SpikingNetwork(nn.Module):
-    """A BNTT network. Its state_dict has the names and shapes of a published checkpoint.
+    """A network of one configuration. With BNTT its state_dict has the names and shapes of a published checkpoint.
 
     precision: what convolutions and matrix products are computed in. "float32" is exact; "bfloat16" and "tf32"
     (CUDA only) are faster and change a few spikes; norm, membrane and spikes always stay float32.
@@ -37,7 +37,8 @@ class SpikingNetwork(nn.Module):
             nn.init.xavier_uniform_(layer.weight, gain=2.0)
             self.add_module(spec.name, layer)
             if spec.spiking:
-                self.add_module(spec.norm_name, BNTT(config.steps, spec.out_shape[0]))
+                norm = build_norm(config.norm, config.steps, spec.out_shape[0], config.threshold)
+                self.add_module(spec.norm_name, norm)
 
     def forward(self, x: Tensor, *, seed: int | None = None, samples: Tensor | None = None) -> Tensor:
         """Class scores after all timesteps, [B, K]. Arguments as forward_steps."""
@@ -54,14 +55,14 @@ class SpikingNetwork(nn.Module):
     ) -> Tensor:
         """Class scores of every exit step from one pass, [T, B, K]; row t−1 = (1/t)·Σ_{τ≤t} W s_τ.
 
-        x: normalised images [B, C, H, W], encoded here, or input spikes [T, B, C, H, W] with at most config.steps
-        rows, used as they are.
+        x: normalised images [B, C, H, W], encoded here, or input spikes [T, B, …] with at most config.steps rows of
+        config.step_shape, used as they are. An ANN has T = 1.
         seed: of the rate code's random numbers; None draws one from torch's generator (torch.manual_seed governs it).
         samples: int64 [B], which sample each image is; None derives it from the pixels. Same seed and sample, same
         spikes.
-        steps: stop after so many timesteps (images only); None = all.
+        steps: stop after so many timesteps; None = all.
         observe(layer, spikes, membrane): called for the input (layer −1, membrane = its spikes) and for each hidden
-        layer with spikes [T, B, …] before pooling and membrane u_t before its reset.
+        layer with spikes [T, B, …] before pooling and membrane u_t before its reset (an ANN: its activations, twice).
         """
         self._check_input(x)
         if x.is_cuda:  # torch's own default lets convolutions use TF32 silently; the backward pass reads these too
@@ -70,12 +71,13 @@ class SpikingNetwork(nn.Module):
             steps = self.config.steps if steps is None else steps
             x = self._encode(x, steps, seed, samples)
         else:
+            x = x[:steps]
             steps = x.shape[0]
         if observe is not None:
             observe(-1, x.expand(steps, *x.shape[1:]), x.expand(steps, *x.shape[1:]))
         for index, spec in enumerate(self.config.hidden_layers()):
             current = self.get_submodule(spec.norm_name)(self._weigh(spec, x), steps)
-            spikes, membrane = lif(current, self.config.leak, self.config.threshold)
+            spikes, membrane = self._fire(current)
             del current
             if observe is not None:
                 observe(index, spikes, membrane)
@@ -88,6 +90,8 @@ class SpikingNetwork(nn.Module):
     def _encode(self, images: Tensor, steps: int, seed: int | None, samples: Tensor | None) -> Tensor:
         if self.config.encoding == "direct":
             return direct(images)
+        if self.config.encoding in ("rows", "pixels"):
+            return sequence(images, self.config.encoding)[:steps]
         if seed is None:
             seed = int(torch.randint(2**31, ()))
         return poisson(images, steps, seed, samples)
@@ -100,13 +104,19 @@ class SpikingNetwork(nn.Module):
             out = layer(rows)
         return out.float().unflatten(0, x.shape[:2])
 
+    def _fire(self, current: Tensor) -> tuple[Tensor, Tensor]:
+        """Spikes and membrane; for an ANN its activations as both."""
+        if self.config.kind == "ann":
+            activation = F.relu(current)
+            return activation, activation
+        return lif(current, self.config.leak, self.config.threshold)
+
     def _check_input(self, x: Tensor):
-        expected = self.config.in_shape
-        if x.dim() not in (4, 5) or tuple(x.shape[-3:]) != expected:
-            raise ValueError(
-                f"expected images [B, {', '.join(map(str, expected))}] or spikes [T, B, {', '.join(map(str, expected))}], "
-                f"not {list(x.shape)}"
-            )
+        image, step = self.config.in_shape, self.config.step_shape
+        images = x.dim() == 4 and self.config.encoding != "events" and tuple(x.shape[1:]) == image
+        if not images and not (x.dim() == 5 and tuple(x.shape[2:]) == step):
+            either = "" if self.config.encoding == "events" else f"images [B, {', '.join(map(str, image))}] or "
+            raise ValueError(f"expected {either}spikes [T, B, {', '.join(map(str, step))}], not {list(x.shape)}")
         if x.dim() == 5 and not 1 <= x.shape[0] <= self.config.steps:
             raise ValueError(f"the network has {self.config.steps} timesteps, the input spikes {x.shape[0]}")
 

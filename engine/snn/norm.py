@@ -1,8 +1,12 @@
-"""Batch Normalization Through Time: one normalisation per timestep and channel."""
+"""Batch Normalization Through Time, and the other ways of normalising that it is compared with.
+
+Each takes x: [T, B, C, …], or [1, B, C, …] standing for the same input at every timestep, and returns [steps, B, C, …].
+"""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 EPS = 1e-4
@@ -32,7 +36,7 @@ class BNTT(nn.ModuleList):
         super().__init__(_Step(channels) for _ in range(steps))
 
     def forward(self, x: Tensor, steps: int) -> Tensor:
-        """x: [T, B, C, …], or [1, B, C, …] standing for the same input at every timestep. Returns [steps, B, C, …]."""
+        """Normalise each timestep by itself (shapes: see the module)."""
         if self.training:
             mean, inverse = self._batch_statistics(x, steps)
         else:
@@ -71,3 +75,81 @@ class BNTT(nn.ModuleList):
                 self[t].running_var.lerp_(unbiased[row], MOMENTUM)
                 self[t].num_batches_tracked += 1
         return mean.expand(steps, -1), (var + EPS).rsqrt().expand(steps, -1)
+
+
+class SharedNorm(nn.BatchNorm1d):
+    """One BatchNorm for all timesteps, applied at each: y_t = γ·(x_t − μ)/√(σ² + ε) + β, torch's ε and momentum.
+
+    While training, μ and σ² are those of the batch at timestep t, and the one running estimate follows all timesteps in
+    turn: what a torch.nn.BatchNorm2d inside a loop over time does.  This is the usual BatchNorm that Kim & Panda 2021
+    compare BNTT with.
+    """
+
+    def forward(self, x: Tensor, steps: int) -> Tensor:
+        """Normalise each timestep with the one γ and β."""
+        if not self.training:
+            return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2]).expand(steps, *x.shape[1:])
+        return torch.stack([super(SharedNorm, self).forward(x[t if len(x) > 1 else 0]) for t in range(steps)])
+
+    def _check_input_dim(self, x: Tensor):
+        """Any number of dimensions will do."""
+
+
+class TDNorm(nn.BatchNorm1d):
+    """tdBN: y = γ·θ·(x − μ)/√(σ² + ε) + β with μ and σ² over batch, space and time together (α = 1: no residual paths).
+
+    Source: Zheng et al., "Going Deeper With Directly-Trained Larger Spiking Neural Networks", AAAI 2021.
+    """
+
+    def __init__(self, channels: int, threshold: float):
+        super().__init__(channels)
+        self.threshold = threshold
+
+    def forward(self, x: Tensor, steps: int) -> Tensor:
+        """Normalise all timesteps together."""
+        rows = x.flatten(0, 1)
+        if self.training:
+            self.num_batches_tracked += 1
+        y = F.batch_norm(
+            rows,
+            self.running_mean,
+            self.running_var,
+            self.weight * self.threshold,
+            self.bias,
+            self.training,
+            self.momentum,
+            self.eps,
+        )
+        return y.unflatten(0, x.shape[:2]).expand(steps, *x.shape[1:])
+
+
+class Folded(nn.Module):
+    """y = scale·x + bias per channel: what is left of a BatchNorm after conversion (see engine.conversion)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, steps: int) -> Tensor:
+        """Scale and shift each timestep alike."""
+        shape = (1, 1, -1) + (1,) * (x.dim() - 3)
+        y = torch.addcmul(self.bias.view(shape), x, self.weight.view(shape))
+        return y.expand(steps, *x.shape[1:])
+
+
+class NoNorm(nn.Module):
+    """y = x."""
+
+    def forward(self, x: Tensor, steps: int) -> Tensor:
+        """Nothing but the shape."""
+        return x.expand(steps, *x.shape[1:])
+
+
+def build_norm(kind: str, steps: int, channels: int, threshold: float) -> nn.Module:
+    """The norm of one layer; kind: one of engine.snn.NORMS."""
+    if kind == "bntt":
+        return BNTT(steps, channels)
+    if kind == "tdbn":
+        return TDNorm(channels, threshold)
+    return NoNorm() if kind == "none" else {"bn": SharedNorm, "folded": Folded}[kind](channels)

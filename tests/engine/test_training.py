@@ -162,7 +162,7 @@ def test_only_training_images_are_seen(tmp_path, monkeypatch):
     """A data set whose test split cannot be read trains all the same."""
     data = get("digits")
 
-    def read(split):
+    def read(_place, split, _steps, _side):
         assert split == "train"
         return data.load("train")
 

@@ -1,0 +1,126 @@
+"""BNTT beside every baseline of the paper: the same layers, data and recipe, trained one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from . import conversion
+from .analysis import early_exit
+from .analysis.evaluation import evaluate, normalised
+from .checkpoint import load_checkpoint, save_checkpoint
+from .datasets import fit, get
+from .snn import ModelConfig
+from .training import Recipe, train
+
+BASELINES = {
+    "bntt": "BNTT",
+    "tdbn": "tdBN",
+    "bn": "one BatchNorm",
+    "none": "no normalisation",
+    "converted": "converted ANN",
+    "ann": "ANN",
+}
+CALIBRATION = 512  # training images that set the scales of the conversion
+
+
+def config_of(name: str, config: ModelConfig) -> ModelConfig:
+    """The configuration of one of BASELINES with the layers of `config`; "converted" gives that of its ANN."""
+    if name in ("ann", "converted"):
+        return replace(config, kind="ann", norm="bn", steps=1, encoding="direct")
+    return replace(config, kind="snn", norm=name)
+
+
+def compare(
+    config: ModelConfig,
+    recipe: Recipe,
+    out: Path,
+    *,
+    converted_steps: int,
+    seed: int = 0,
+    on_epoch: Callable[[str, dict], None] = lambda name, row: None,
+) -> pd.DataFrame:
+    """Train every baseline into `out`/<name>, convert the ANN, and measure all on the test split.
+
+    Returns name, step, correct, samples, accuracy, low, high, spikes, energy_nj, a row per exit step. Runs in `out` that
+    are finished already are only measured again; unfinished ones go on. The network without normalisation, which
+    diverges at a rate that suits the others, trains at a tenth of it. Raises as `train` does.
+    """
+    tables = []
+    for name in BASELINES:
+        if name == "converted":
+            continue
+        chosen = replace(recipe, lr=recipe.lr / 10) if name == "none" else recipe
+        run = out / name
+        train(
+            config_of(name, config),
+            chosen,
+            run,
+            resume=(run / "config.json").exists(),
+            on_epoch=lambda row, name=name: on_epoch(name, row),
+        )
+        tables.append(_measured(name, run / "model.safetensors", recipe.dataset, seed))
+    file = out / "converted" / "model.safetensors"
+    convert_file(out / "ann" / "model.safetensors", file, recipe.dataset, converted_steps, config.encoding)
+    tables.append(_measured("converted", file, recipe.dataset, seed))
+    found = pd.concat(tables, ignore_index=True)
+    return found.assign(name=pd.Categorical(found["name"], list(BASELINES), ordered=True)).sort_values(["name", "step"])
+
+
+def convert_file(
+    source: str | Path,
+    target: str | Path,
+    dataset: str,
+    steps: int,
+    encoding: str,
+    percentile: float = conversion.PERCENTILE,
+) -> None:
+    """Convert the ANN in the file `source`, with scales from the first training images, and save it as `target`.
+
+    Raises CheckpointError, DataError, and ValueError where the network cannot be converted.
+    """
+    checkpoint = load_checkpoint(source)
+    pixels, _ = get(dataset).load("train")
+    images = fit(pixels[:CALIBRATION], checkpoint.config.in_shape)
+    model = conversion.convert(
+        checkpoint.model,
+        normalised(images, checkpoint.mean, checkpoint.std),
+        steps=steps,
+        encoding=encoding,
+        percentile=percentile,
+    )
+    said = {"dataset": checkpoint.dataset, "mean": checkpoint.mean, "std": checkpoint.std}
+    save_checkpoint(target, model, **said, converted_from=checkpoint.digest, percentile=percentile)
+
+
+def _measured(name: str, file: Path, dataset: str, seed: int) -> pd.DataFrame:
+    checkpoint = load_checkpoint(file)
+    config = checkpoint.config
+    pixels, labels = get(dataset).load("test", steps=config.steps, side=config.in_shape[1])
+    result = evaluate(
+        checkpoint.model,
+        fit(pixels, config.in_shape),
+        labels,
+        torch.arange(len(labels)),
+        checkpoint.mean,
+        checkpoint.std,
+        seed=seed,
+    )
+    return early_exit.exit_table(config, result).assign(name=name)
+
+
+def at_steps(table: pd.DataFrame, steps: list[int]) -> pd.DataFrame:
+    """Accuracy (0 … 1) of each baseline when leaving after t of `steps`: a row a baseline, a column a timestep.
+
+    The ANN, which has one pass and no timesteps, stands in a column of its own, "one pass". NaN where a network has no
+    such step.
+    """
+    spiking = table[table["name"] != "ann"]
+    wide = spiking[spiking["step"].isin(steps)].pivot(index="name", columns="step", values="accuracy")
+    wide = wide.reindex([name for name in BASELINES if name in set(table["name"])])
+    wide["one pass"] = table[table["name"] == "ann"].set_index("name")["accuracy"]
+    return wide.rename(index=BASELINES)

@@ -1,0 +1,161 @@
+"""The commands of `python -m engine` that make networks: train, convert, compare."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from . import comparison, training
+from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from .commands import UserError, data_set, measured, open_network, print_json
+from .datasets import DataError, DataSet
+from .snn import ModelConfig, sequence_steps
+
+RECIPE = ("epochs", "batch", "lr", "momentum", "weight_decay", "gamma_decay", "augment", "seed", "precision")
+
+
+def setup(arguments: Namespace) -> tuple[ModelConfig, training.Recipe]:
+    """Network and recipe that the arguments ask for, the rest as usual for the data set. Raises UserError."""
+    data = data_set(arguments.dataset)
+    try:
+        config = _config(arguments, data)
+        recipe = training.Recipe(dataset=arguments.dataset, **{name: getattr(arguments, name) for name in RECIPE})
+    except ValueError as error:
+        raise UserError(error) from None
+    if data.events != (config.encoding == "events"):
+        needed = "encoding events, in a spiking network" if data.events else "another encoding than events"
+        raise UserError(f"{data.title} holds {'events' if data.events else 'images'}: it needs {needed}")
+    return config, recipe
+
+
+def _config(arguments: Namespace, data: DataSet) -> ModelConfig:
+    ann = arguments.kind == "ann"
+    side = arguments.image_size
+    in_shape = data.shape if side is None else (data.shape[0], side, side)
+    encoding = arguments.encoding or ("direct" if ann else data.encoding)
+    usual = 1 if ann else sequence_steps(encoding, in_shape) or data.steps
+    return ModelConfig(
+        arch=arguments.arch or data.arch,
+        steps=usual if arguments.steps is None else arguments.steps,
+        classes=len(data.classes),
+        in_shape=in_shape,
+        leak=data.leak if arguments.leak is None else arguments.leak,
+        threshold=arguments.threshold,
+        norm=arguments.norm or ("bn" if ann else "bntt"),
+        encoding=encoding,
+        layout=arguments.layout,
+        kind=arguments.kind,
+    )
+
+
+def train(arguments: Namespace) -> None:
+    """Train into a folder, then measure on the test split once."""
+    config, recipe = setup(arguments)
+    command = "python -m engine " + shlex.join(sys.argv[1:]).replace(" --resume", "")
+    with tqdm(total=recipe.epochs, unit="epoch", file=sys.stderr, disable=None) as bar:
+
+        def on_epoch(row: dict):
+            bar.n = row["epoch"]
+            bar.set_postfix(loss=f"{row['loss']:.3f}", train=f"{row['train_accuracy']:.1%}")
+
+        def on_batch(_epoch: int, _step: int, loss: float):
+            bar.set_postfix_str(f"loss {loss:.3f}")
+
+        with _told(arguments.out):
+            model = training.train(
+                config,
+                recipe,
+                arguments.out,
+                resume=arguments.resume,
+                on_batch=on_batch,
+                on_epoch=on_epoch,
+                command=command,
+            )
+
+    checkpoint = load_checkpoint(f"{arguments.out}/model.safetensors")
+    final = measured(checkpoint, recipe.dataset, None, 0, "float32").accuracy().iloc[-1]
+    summary = {
+        "out": arguments.out,
+        "test_accuracy": float(final["accuracy"]),
+        "test_correct": int(final["correct"]),
+        "test_samples": int(final["samples"]),
+        "evaluation_seed": 0,
+    }
+    if recipe.precision != "float32":
+        rough = measured(checkpoint, recipe.dataset, None, 0, recipe.precision).accuracy().iloc[-1]
+        summary[f"test_accuracy_{recipe.precision}"] = float(rough["accuracy"])
+    save_checkpoint(f"{arguments.out}/model.safetensors", model.cpu(), **{**checkpoint.metadata, **summary})
+    if arguments.json:
+        return print_json(summary)
+    if recipe.precision != "float32":
+        print(f"test accuracy computed in {recipe.precision}: {rough['accuracy']:.2%}; in float32:")
+    print(
+        f"test accuracy at T = {config.steps}: {final['accuracy']:.2%} ({int(final['correct'])} of {int(final['samples'])})"
+    )
+
+
+class _told:
+    """What can go wrong in a run, as a UserError."""
+
+    def __init__(self, out: str):
+        self.out = out
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, _kind, error, _trace):
+        if isinstance(error, (training.TrainingError, CheckpointError, DataError, ValueError)):
+            raise UserError(error) from None
+        if isinstance(error, OSError):
+            raise UserError(f"{self.out} cannot be written: {error.strerror}") from None
+
+
+def convert(arguments: Namespace) -> None:
+    """Make a spiking network from a trained ANN."""
+    checkpoint = open_network(arguments)
+    dataset = arguments.dataset or checkpoint.dataset
+    data_set(dataset)
+    with _told(arguments.out):
+        comparison.convert_file(
+            arguments.file, arguments.out, dataset, arguments.steps, arguments.encoding, arguments.percentile
+        )
+    final = measured(load_checkpoint(arguments.out), dataset, None, 0, "float32").accuracy().iloc[-1]
+    if arguments.json:
+        return print_json({"out": arguments.out, "steps": arguments.steps, "test_accuracy": float(final["accuracy"])})
+    print(f"test accuracy at T = {arguments.steps}: {final['accuracy']:.2%}")
+
+
+def compare(arguments: Namespace) -> None:
+    """Train BNTT and every baseline alike, and print accuracy against timestep."""
+    config, recipe = setup(arguments)
+    total = recipe.epochs * (len(comparison.BASELINES) - 1)  # the conversion trains nothing
+    with tqdm(total=total, unit="epoch", file=sys.stderr, disable=None) as bar:
+
+        def on_epoch(name: str, row: dict):
+            bar.update()
+            bar.set_postfix_str(f"{comparison.BASELINES[name]}, loss {row['loss']:.3f}")
+
+        with _told(arguments.out):
+            table = comparison.compare(
+                config, recipe, Path(arguments.out), converted_steps=arguments.converted_steps, on_epoch=on_epoch
+            )
+    if arguments.json:
+        return print_json({"out": arguments.out, "results": table.astype({"name": str}).to_dict("records")})
+    last = sorted({config.steps, arguments.converted_steps})
+    shown = [t for t in (1, 2, 3, 5, 10, 15, 20, 25, 50, 100, 200, 500, 1000) if t < last[-1]]
+    print(_markdown(comparison.at_steps(table, sorted({*shown, *last}))))
+
+
+def _markdown(wide: pd.DataFrame) -> str:
+    """Accuracies as a Markdown table."""
+    heads = [f"t = {column}" if isinstance(column, int) else column for column in wide.columns]
+    lines = [["accuracy leaving at", *heads], ["---", *["---:"] * len(heads)]]
+    lines += [
+        [name, *("" if pd.isna(v) else f"{v:.1%}" for v in row)] for name, row in zip(wide.index, wide.to_numpy())
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
