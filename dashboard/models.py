@@ -23,7 +23,11 @@ def runs_folder() -> Path:
 def names() -> list[str]:
     """Every model this visitor can choose, as bundled/…, runs/… or uploads/…"""
     ready = [f"bundled/{name}" for name in bundled.names()]
-    runs = [f"runs/{path.parent.name}" for path in sorted(runs_folder().glob("*/model.safetensors"))]
+    folder = runs_folder()
+    found = sorted(
+        [*folder.glob("*/model.safetensors"), *folder.glob("*/*/model.safetensors")]
+    )  # runs, and sets of runs
+    runs = [f"runs/{path.parent.relative_to(folder).as_posix()}" for path in found]
     return ready + runs + [f"uploads/{name}" for name in uploads().names(visitor())]
 
 

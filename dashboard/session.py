@@ -12,7 +12,8 @@ from torch import Tensor
 from engine import datasets
 from engine.analysis import gamma
 from engine.checkpoint import Checkpoint
-from engine.datasets import DataSet
+from engine.datasets import DataError, DataSet
+from engine.snn import ModelConfig
 
 from . import models
 
@@ -21,9 +22,11 @@ from . import models
 class View:
     """Everything a page draws from.
 
-    checkpoint: with the sidebar's settings applied. data: the data set shown. pixels, labels: its test split, uint8
-    [N, C, H, W] as the network takes it and int64 [N]. sample: row in it. caution: why accuracies on this data say
-    little about this network, or "". fingerprint: hash of everything a result of the network depends on.
+    checkpoint: with the sidebar's settings applied. data: the data set shown. pixels, labels: its first test samples,
+    as many as the sidebar says, uint8 [N, C, H, W] (events: [N, T, 2, H, W]) as the network takes them and int64 [N];
+    None where there is only γ and where the data set is not here: then `missing` says why in one sentence. sample: row
+    in them. caution: why accuracies on this data say little about this network, or "". fingerprint: hash of everything
+    a result of the network depends on.
     """
 
     name: str
@@ -34,6 +37,7 @@ class View:
     sample: int
     caution: str
     fingerprint: str
+    missing: str = ""
 
     @property
     def steps(self) -> int:
@@ -59,16 +63,30 @@ def key_of(model: str, checkpoint: Checkpoint, name: str) -> str:
     return name if model == models.DEFAULT else f"{name}_{checkpoint.digest[:6]}"
 
 
-def view(name: str, checkpoint: Checkpoint, data_name: str, sample: int) -> View:
-    """Put a view together. Raises ValueError for an unknown data set."""
+def view(name: str, checkpoint: Checkpoint, data_name: str, sample: int, count: int | None = None) -> View:
+    """Put a view together; count: how many test samples, None = all. Raises ValueError for an unknown data set."""
     data = datasets.get(data_name)
     fingerprint = _fingerprint(checkpoint)
     if checkpoint.model is None:
         return View(name, checkpoint, data, None, None, 0, "", fingerprint)
-    pixels, labels = _test_images(data_name, checkpoint.config.in_shape)
-    return View(
-        name, checkpoint, data, pixels, labels, min(sample, len(labels) - 1), _caution(checkpoint, data), fingerprint
-    )
+    caution = _caution(checkpoint, data)
+    try:
+        pixels, labels = test_samples(data, checkpoint.config)
+    except DataError as error:
+        return View(name, checkpoint, data, None, None, 0, caution, fingerprint, str(error))
+    pixels, labels = pixels[:count], labels[:count]
+    return View(name, checkpoint, data, pixels, labels, min(sample, len(labels) - 1), caution, fingerprint)
+
+
+def suits(data: DataSet, config: ModelConfig) -> bool:
+    """Whether a network can be shown this data at all: images for images, events for events."""
+    return data.events == (config.encoding == "events")
+
+
+def test_samples(data: DataSet, config: ModelConfig):
+    """All test samples as a network of this configuration takes them, kept. Raises DataError."""
+    place = data.look(datasets.folder())
+    return _test_samples(data.name, repr(place), config.in_shape, config.steps if data.events else 0)
 
 
 def current() -> View:
@@ -96,9 +114,9 @@ def exit_step(shown: View) -> int:
     )
 
 
-@st.cache_resource(max_entries=16, show_spinner=False)
-def _test_images(data_name: str, shape: tuple[int, ...]):
-    pixels, labels = datasets.get(data_name).load("test")
+@st.cache_resource(max_entries=16, show_spinner="Reading the data set …")
+def _test_samples(data_name: str, place: str, shape: tuple[int, ...], steps: int):
+    pixels, labels = datasets.get(data_name).load("test", steps=steps or None, side=shape[1])
     return datasets.fit(pixels, shape), labels
 
 
@@ -106,9 +124,8 @@ def _caution(checkpoint: Checkpoint, data: DataSet) -> str:
     if checkpoint.dataset == data.name:
         return ""
     return (
-        f"This network was trained on {checkpoint.dataset or 'unknown data'}, which cannot be shown here, so it gets "
-        f"{data.title} instead: "
-        "spikes, energy and latency are real, accuracy says nothing about how good the network is."
+        f"This network was trained on {checkpoint.dataset or 'unknown data'} and gets {data.title} here: spikes, energy "
+        "and latency are real, accuracy says nothing about how good the network is."
     )
 
 

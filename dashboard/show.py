@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 import streamlit as st
 import torch
 
+from . import data
 from .charts import theme
 from .session import View
 
@@ -89,10 +90,36 @@ def heading(title: str, view: View, about: str) -> None:
     st.markdown(about)
     config = view.checkpoint.config
     if config:
-        said = f"{view.name} · T = {config.steps} · λ = {config.leak:g} · θ = {config.threshold:g} · {view.data.title}, sample {view.sample}"
+        neuron = "" if config.kind == "ann" else f" · λ = {config.leak:g} · θ = {config.threshold:g}"
+        sample = "" if view.missing else f", sample {view.sample}"
+        said = f"{view.name} · T = {config.steps}{neuron} · {view.data.title}{sample}"
     else:
         said = f"{view.name} · γ only"
     st.caption(said)
+
+
+def what_kind(view: View) -> None:
+    """One sentence on what a baseline is, and on what can be seen of it; nothing for a BNTT network."""
+    config = view.checkpoint.config
+    if config is None or config.norm == "bntt":
+        return
+    said = {
+        "ann": "This is an **ordinary network** (ReLU, one pass): it has no timesteps, no spikes and no γ over time, so "
+        "Gamma, Spikes and the exit slider have nothing to show. Its accuracy, energy and robustness are there to compare.",
+        "converted": "This is a **converted network**: integrate-and-fire neurons whose firing rates stand for the activations "
+        "of an ordinary network. Its normalisation is folded into a fixed scale and bias: there is no γ over time, so Gamma "
+        "has nothing to show and the γ rule cannot leave early. Everything else works as for BNTT.",
+    }
+    norms = {
+        "bn": "one BatchNorm for all timesteps",
+        "tdbn": "tdBN, one threshold-dependent BatchNorm over batch and time together",
+        "none": "no normalisation",
+    }
+    st.info(
+        said.get(config.kind)
+        or f"This is a **baseline** with {norms[config.norm]}: it has no γ over time, so Gamma has nothing to show and the "
+        "γ rule cannot leave early. Everything else works as for BNTT."
+    )
 
 
 def needs_network(view: View, what: str) -> None:
@@ -100,13 +127,22 @@ def needs_network(view: View, what: str) -> None:
     if view.checkpoint.model is None:
         st.info(f"{what} needs a network that can be run. {view.checkpoint.missing}")
         st.stop()
+    if view.missing:
+        data.offer(view.data, view.missing)
+        st.stop()
     if view.caution:
         st.warning(view.caution)
 
 
 def picture(pixels, side: int) -> np.ndarray:
-    """An image [C, H, W] (uint8, or float in [0, 1]) enlarged without smoothing to about `side` pixels: uint8."""
+    """An image [C, H, W] (uint8, or float in [0, 1]) enlarged without smoothing to about `side` pixels: uint8.
+
+    Of event counts [T, 2, H, W] all frames are laid together, ON in red and OFF in blue.
+    """
     array = pixels.numpy() if isinstance(pixels, torch.Tensor) else np.asarray(pixels)
+    if array.ndim == 4:
+        off, on = np.sqrt(array.sum(0, dtype=np.float64))  # few pixels hold most events
+        array = np.stack([on, np.zeros_like(on), off]) / max(on.max(), off.max(), 1.0)
     if array.dtype != np.uint8:
         array = (array.clip(0, 1) * 255).round().astype(np.uint8)
     array = array.transpose(1, 2, 0)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import streamlit as st
 
 from engine import datasets
+from engine.analysis import evaluation
 from engine.checkpoint import Checkpoint, CheckpointError
 from engine.checkpoint.guess import DATASETS
-from engine.snn import ENCODINGS
+from engine.datasets import DataError, DataSet
 
-from . import models, session
+from . import data, models, session
 from .show import picture
 
 
@@ -20,14 +21,14 @@ def draw() -> None:
         try:
             checkpoint = models.open_model(name)
             if checkpoint.model is not None:
-                checkpoint, data_name, sample = _settings(name, checkpoint)
+                checkpoint, data_name, sample, count = _settings(name, checkpoint)
             else:
-                data_name, sample = "digits", 0
+                data_name, sample, count = "digits", 0, None
                 st.caption("γ only: this file holds BNTT layers but no network that could be run.")
         except CheckpointError as error:
             st.error(str(error))
             st.stop()
-    st.session_state["view"] = session.view(name, checkpoint, data_name, sample)
+    st.session_state["view"] = session.view(name, checkpoint, data_name, sample, count)
 
 
 def _model() -> str:
@@ -75,31 +76,24 @@ def _upload() -> None:
     st.session_state["uploads"] = st.session_state.get("uploads", 0) + 1  # a fresh, empty uploader
 
 
-def _settings(model: str, checkpoint: Checkpoint) -> tuple[Checkpoint, str, int]:
-    """Data set and sample, and what the file did not say about the network."""
-    registry = list(datasets.REGISTRY)
-    default = checkpoint.dataset if checkpoint.dataset in registry else registry[0]
+def _settings(model: str, checkpoint: Checkpoint) -> tuple[Checkpoint, str, int, int | None]:
+    """Data set, sample and number of samples, and what the file did not say about the network."""
+    config = checkpoint.config
+    known = data.known()
+    offered = [name for name, (entry, _) in known.items() if session.suits(entry, config)]
+    own = checkpoint.dataset
+    # where its own is not here, a network can at least be looked at with another
+    default = own if own in offered and not known[own][1] else offered[0]
     data_name = st.selectbox(
         "Data set",
-        registry,
-        index=registry.index(default),
+        offered,
+        index=offered.index(default),
+        format_func=lambda name: known[name][0].title + (" · not here" if known[name][1] else ""),
         key=session.key_of(model, checkpoint, "data"),
         bind="query-params",
+        help=f"Looked for in {datasets.folder()}. A folder of class folders of images put there is offered too.",
     )
-    data = datasets.get(data_name)
-    pixels, labels = data.load("test")
-    left, right = st.columns([3, 2], vertical_alignment="bottom")
-    sample = left.number_input(
-        "Test sample",
-        0,
-        len(labels) - 1,
-        0,
-        key="sample",
-        bind="query-params",
-        help=f"Which of the {len(labels)} test samples the pages look at.",
-    )
-    right.image(picture(pixels[sample], 72), width=72)
-    st.caption(f"It shows: **{data.classes[int(labels[sample])]}**")
+    sample, count = _samples(known[data_name][0], model, checkpoint)
 
     guessed = any(note.guessed for note in checkpoint.notes)
     with st.expander("Settings of the network" + (" (some guessed)" if guessed else ""), expanded=guessed):
@@ -107,12 +101,47 @@ def _settings(model: str, checkpoint: Checkpoint) -> tuple[Checkpoint, str, int]
         for note in checkpoint.notes:
             if note.guessed:
                 st.caption(f"**{note.field}** was guessed: {note.reason}")
-    return checkpoint, data_name, sample
+    return checkpoint, data_name, sample, count
+
+
+def _samples(chosen: DataSet, model: str, checkpoint: Checkpoint) -> tuple[int, int | None]:
+    """Which test sample the pages look at, and how many of them they count over."""
+    try:
+        pixels, labels = session.test_samples(chosen, checkpoint.config)
+    except DataError as error:
+        st.caption(f"{error}.")
+        return 0, None
+    count = len(labels)
+    usual = evaluation.affordable(checkpoint.config)
+    if usual < count:
+        count = st.number_input(
+            "Test samples",
+            1,
+            len(labels),
+            usual,
+            100,
+            key=session.key_of(model, checkpoint, f"count_{chosen.name}"),
+            bind="query-params",
+            help=f"How many of the {len(labels):,} the pages run. Running them all with a network of this size takes long.",
+        )
+    left, right = st.columns([3, 2], vertical_alignment="bottom")
+    sample = left.number_input(
+        "Test sample",
+        0,
+        count - 1,
+        0,
+        key="sample",
+        bind="query-params",
+        help=f"Which of the {count:,} test samples the pages look at.",
+    )
+    right.image(picture(pixels[sample], 72), width=72)
+    st.caption(f"It shows: **{chosen.classes[int(labels[sample])]}**")
+    return sample, count
 
 
 def _network_settings(model: str, checkpoint: Checkpoint) -> Checkpoint:
     own = checkpoint.dataset
-    known = list(dict.fromkeys([*DATASETS, *datasets.REGISTRY, *filter(None, [own])]))
+    known = list(dict.fromkeys([*DATASETS, *data.known(), *filter(None, [own])]))
     trained_on = st.selectbox(
         "Trained on",
         known,
@@ -163,12 +192,19 @@ def _network_settings(model: str, checkpoint: Checkpoint) -> Checkpoint:
         bind="query-params",
         help="A neuron fires when its membrane potential exceeds θ; θ is then subtracted.",
     )
+    # an ANN, a sequence and events leave no choice
+    codings = (
+        ["poisson", "direct"]
+        if config.kind != "ann" and config.encoding in ("poisson", "direct")
+        else [config.encoding]
+    )
     encoding = st.selectbox(
         "Input coding",
-        ENCODINGS,
-        index=ENCODINGS.index(config.encoding),
+        codings,
+        index=codings.index(config.encoding),
         key=key("encoding"),
         bind="query-params",
+        disabled=len(codings) == 1,
         help="poisson: signed random spikes, as in the paper. direct: the image itself as current at every timestep.",
     )
     mean = st.text_input(

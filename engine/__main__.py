@@ -6,6 +6,8 @@ import argparse
 import os
 import sys
 
+from . import data_commands
+
 
 class _Parser(argparse.ArgumentParser):
     """Bad arguments: one line on standard error, exit status 2."""
@@ -70,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     )
     robustness.add_argument("--attack-steps", type=int, default=10, help="steps of PGD")
     robustness.add_argument("--step-size", type=_fraction, help="step size of PGD (default: 2.5·ε/steps)")
+    data_commands.add_parser(commands)
     return root
 
 
@@ -130,7 +133,10 @@ def main(argv: list[str] | None = None) -> int:
 
     makes = arguments.command in ("train", "convert", "compare")
     try:
-        getattr(training_commands if makes else commands, arguments.command)(arguments)
+        if arguments.command == "data":
+            data_commands.run(arguments)
+        else:
+            getattr(training_commands if makes else commands, arguments.command)(arguments)
     except commands.UserError as error:
         print(f"python -m engine {arguments.command}: {error}", file=sys.stderr)
         return 2

@@ -50,9 +50,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _entries() -> list[DataSet]:
-    from .datasets import REGISTRY
+    from .datasets import entries
 
-    return list(REGISTRY.values())
+    return list(entries().values())
 
 
 def _find(name: str) -> DataSet:
@@ -131,13 +131,12 @@ def _get(arguments: argparse.Namespace) -> None:
     from .datasets.download import intact, megabytes
 
     data, place = _find(arguments.name), folder()
-    there, lacking = [], []
-    # A data set may also lie there unpacked, without the files that a download brings.
-    if data.missing() or any((place / remote.path).exists() for remote in data.remote):
-        for remote in data.remote:
-            (there if intact(remote, place) else lacking).append(remote)
-        if lacking or not data.remote:
-            _download(replace(data, remote=tuple(lacking)))
+    missing = data.missing()
+    there = [remote for remote in data.remote if intact(remote, place)]
+    # Where nothing is missing, the data set lies there unpacked, without some of the files that a download brings.
+    lacking = [r for r in data.remote if r not in there and (missing or (place / r.path).exists())]
+    if lacking or (missing and not data.remote):
+        _download(replace(data, remote=tuple(lacking)))
     if missing := data.missing():
         raise UserError(missing)
     brought = sum((place / remote.path).stat().st_size for remote in lacking)

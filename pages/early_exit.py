@@ -41,6 +41,26 @@ def trade(table: pd.DataFrame, by_layer: pd.DataFrame, evaluation: Evaluation) -
         )
     _rule_sentence(table)
 
+    if view.steps > 1:
+        _curves(table, step)
+
+    st.subheader(
+        "Where the energy goes",
+        anchor=False,
+        help="45 nm CMOS, 32 bit: 0.9 pJ for each accumulate a spike causes, 4.6 pJ for a multiply-accumulate of an ordinary network.",
+    )
+    spent = by_layer[by_layer["step"] <= step].groupby("layer", sort=False)["energy_nj"].sum().reset_index()
+    ann = early_exit.ann_energy_nj(view.checkpoint.config)
+    st.markdown(
+        f"Up to t = {step}: **{show.energy(here['energy_nj'])}** for one sample; the same layers as an ordinary network: **{show.energy(ann)}**."
+    )
+    show.chart(charts.energy_by_layer(spent), spent, "energy_layers", "Energy of one sample by layer.")
+    if view.steps > 1:
+        _changed(evaluation, step)
+
+
+def _curves(table: pd.DataFrame, step: int) -> None:
+    """Accuracy and costs against the exit step, and against each other."""
     st.subheader("Accuracy against the exit timestep", anchor=False)
     show.chart(
         charts.accuracy_curve(table, step, rule),
@@ -59,19 +79,6 @@ def trade(table: pd.DataFrame, by_layer: pd.DataFrame, evaluation: Evaluation) -
         show.chart(
             charts.trade_off(table, step, rule), table, "trade_off", "Accuracy against energy for each exit timestep."
         )
-
-    st.subheader(
-        "Where the energy goes",
-        anchor=False,
-        help="45 nm CMOS, 32 bit: 0.9 pJ for each accumulate a spike causes, 4.6 pJ for a multiply-accumulate of an ordinary network.",
-    )
-    spent = by_layer[by_layer["step"] <= step].groupby("layer", sort=False)["energy_nj"].sum().reset_index()
-    ann = early_exit.ann_energy_nj(view.checkpoint.config)
-    st.markdown(
-        f"Up to t = {step}: **{show.energy(here['energy_nj'])}** for one sample; the same layers as an ordinary network: **{show.energy(ann)}**."
-    )
-    show.chart(charts.energy_by_layer(spent), spent, "energy_layers", "Energy of one sample by layer.")
-    _changed(evaluation, step)
 
 
 def _numbers(here: pd.Series, end: pd.Series) -> None:
@@ -127,6 +134,8 @@ def _less(value: float, full: float) -> str | None:
 
 
 def _rule_sentence(table: pd.DataFrame) -> None:
+    if not view.checkpoint.stacks:
+        return
     if rule is None:
         st.markdown(
             "The paper's γ rule does not leave this network early: mean γ never falls below 0.1 in every layer at once."
@@ -227,6 +236,7 @@ def precision_effect(exact: Evaluation) -> None:
 
 show.heading("Early exit", view, "Slide the exit timestep and watch accuracy, spikes, energy and latency trade off.")
 show.needs_network(view, "Leaving early")
+show.what_kind(view)
 rule = gamma.exit_rule(view.checkpoint)
 job = work.evaluation_job(view)
 latency = work.latency_job(view)

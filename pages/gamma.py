@@ -116,4 +116,7 @@ def explore() -> None:
     by_channel(threshold)
 
 
-explore()
+if checkpoint.stacks:
+    explore()
+else:
+    show.what_kind(view)

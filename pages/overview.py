@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from dashboard import navigation, show, work
+from dashboard import data, navigation, show, work
 from dashboard.charts import gamma as gamma_charts
 from dashboard.session import current
 from engine.analysis import findings, gamma
@@ -24,9 +24,10 @@ def facts() -> None:
         }
     else:
         items = {
-            "Network": config.arch,
+            "Network": config.arch + (" (ANN)" if config.kind == "ann" else ""),
             "Timesteps T": str(config.steps),
-            "Leak λ": f"{config.leak:g}",
+            "Leak λ": "none" if config.kind == "ann" else f"{config.leak:g}",
+            "Norm": {"bntt": "BNTT", "tdbn": "tdBN", "bn": "BatchNorm"}.get(config.norm, config.norm),
             "Input": "×".join(map(str, config.in_shape)),
             "Classes": str(config.classes),
             "Parameters": _short(sum(p.numel() for p in checkpoint.model.parameters())),
@@ -61,8 +62,13 @@ def cards(found: list[findings.Finding]) -> None:
 
 def measured() -> None:
     """Findings from γ at once, those from the test samples as soon as they are there."""
-    cards(findings.from_weights(checkpoint))
+    found = findings.from_weights(checkpoint)
+    if found:
+        cards(found)
     if checkpoint.model is None:
+        return
+    if view.missing:
+        data.offer(view.data, view.missing)
         return
     job = work.evaluation_job(view)
     if view.caution:
@@ -82,21 +88,23 @@ show.heading(
     "every layer has a scale γ of its own for each timestep ([Kim & Panda 2021](https://arxiv.org/abs/2010.01729)).",
 )
 facts()
+show.what_kind(view)
 st.subheader("What stands out", anchor=False)
 measured()
 
-st.subheader(
-    "When each layer works",
-    anchor=False,
-    help="γ scales a layer's normalised input at each timestep. Near zero, the layer adds nothing then.",
-)
-means = gamma.layer_means(checkpoint)
-show.chart(
-    gamma_charts.mean_curves(means, "mean γ", 0.1, None),
-    means,
-    "overview_gamma",
-    "Mean γ of each layer against the timestep.",
-)
+if checkpoint.stacks:
+    st.subheader(
+        "When each layer works",
+        anchor=False,
+        help="γ scales a layer's normalised input at each timestep. Near zero, the layer adds nothing then.",
+    )
+    means = gamma.layer_means(checkpoint)
+    show.chart(
+        gamma_charts.mean_curves(means, "mean γ", 0.1, None),
+        means,
+        "overview_gamma",
+        "Mean γ of each layer against the timestep.",
+    )
 
 st.subheader("Layers", anchor=False)
 if checkpoint.config:

@@ -258,6 +258,10 @@ show.heading(
     "How the network's accuracy falls under random noise and under attacks that follow its gradient.",
 )
 show.needs_network(view, "Noise and attacks")
+if view.data.events:
+    st.info("Noise and attacks act on images here; this network takes events of a camera.")
+    st.stop()
+show.what_kind(view)
 try:
     chosen, samples, seed = settings()
 except ValueError as error:

@@ -59,15 +59,23 @@ def answer() -> None:
             "Class scores against the exit timestep.",
         )
 
-    if run.config.encoding == "direct":
+    if run.config.analog_input:
+        what = {
+            "direct": "the image itself is",
+            "rows": "one row of the image is",
+            "pixels": "one pixel of the image is",
+        }
         st.markdown(
-            "**Input** · direct coding: the image itself is the current at every timestep, there are no input spikes."
+            f"**Input** · {what[run.config.encoding]} the current at every timestep, there are no input spikes."
         )
         return
-    signed = run.inputs.sum(1)
+    events = run.config.encoding == "events"
+    signed = run.inputs[:, 1] - run.inputs[:, 0] if events else run.inputs.sum(1)
     shown = sorted({int(t) for t in np.linspace(1, len(signed), min(len(signed), 16)).round()})
     st.markdown(
-        "**Input spikes** · red where a pixel sends +1, blue where it sends −1"
+        "**Input events** · ON minus OFF events: red where it gets brighter, blue where it gets darker"
+        if events
+        else "**Input spikes** · red where a pixel sends +1, blue where it sends −1"
         + (", summed over colour channels" if run.inputs.shape[1] > 1 else "")
         + (f"; {len(shown)} of {len(signed)} timesteps" if len(shown) < len(signed) else "")
     )
@@ -155,6 +163,9 @@ show.heading(
     "One sample on its way through the network: what goes in, which neurons fire when, and how the answer forms.",
 )
 show.needs_network(view, "This page")
+if view.checkpoint.config.kind == "ann":
+    show.what_kind(view)
+    st.stop()
 run = recorded(view.fingerprint, view.data.name, view.sample, view)
 answer()
 rates()

@@ -47,8 +47,12 @@ def energy(config: ModelConfig, mean_spikes: np.ndarray) -> pd.DataFrame:
 
 
 def ann_energy_nj(config: ModelConfig) -> float:
-    """Energy of the same layers run once as an ordinary (ANN) network, nJ: 4.6 pJ a multiply-accumulate."""
-    return MAC_PJ * sum(spec.macs for spec in config.layers()) / 1e3
+    """Energy of the same layers as an ordinary (ANN) network, nJ: 4.6 pJ a multiply-accumulate.
+
+    It runs once, or at each of T timesteps where these show different input: rows, pixels, frames of events.
+    """
+    passes = config.steps if config.encoding in ("rows", "pixels", "events") else 1
+    return MAC_PJ * passes * sum(spec.macs for spec in config.layers()) / 1e3
 
 
 def exit_table(config: ModelConfig, evaluation: Evaluation) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from ..device import device
 from ..snn import ModelConfig, SpikingNetwork
 
 CHUNK_BYTES = 128 * 2**20
+_MINUTE_MACS = {"cpu": 3e12, "cuda": 3e14}
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,12 @@ def chunk_size(config: ModelConfig, budget: int = CHUNK_BYTES) -> int:
     """How many samples to run at once so that the widest layer's current stays within `budget` bytes."""
     widest = max(np.prod(config.in_shape), *(spec.neurons for spec in config.layers()))
     return int(max(1, min(256, budget // (4 * config.steps * int(widest)))))
+
+
+def affordable(config: ModelConfig) -> int:
+    """How many samples a page may run unasked: about a minute's work on two CPU cores; in hundreds, at least 100."""
+    macs = config.steps * sum(spec.macs for spec in config.layers())
+    return max(100, int(_MINUTE_MACS[device().type] / macs) // 100 * 100)
 
 
 def normalised(pixels: Tensor, mean, std) -> Tensor:

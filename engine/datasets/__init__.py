@@ -1,16 +1,47 @@
 """Data sets by name: `get("digits").load("test")`."""
 
-from .base import DataError, DataSet, Images, fit, folder, to_unit
-from .digits import DIGITS
+from pathlib import Path
 
-REGISTRY: dict[str, DataSet] = {entry.name: entry for entry in (DIGITS,)}
+from .base import DataError, DataSet, Images, Remote, fit, folder, to_unit
+from .cifar import CIFAR10, CIFAR100
+from .cifar10_dvs import CIFAR10_DVS, CIFAR10_DVS_DURATION
+from .digits import DIGITS
+from .idx import FASHION_MNIST, MNIST, PIXEL_MNIST, SEQUENTIAL_MNIST
+from .image_folder import discover, from_path
+from .tiny_imagenet import entry as tiny_imagenet
+
+_FIXED = (
+    DIGITS,
+    MNIST,
+    FASHION_MNIST,
+    SEQUENTIAL_MNIST,
+    PIXEL_MNIST,
+    CIFAR10,
+    CIFAR100,
+    CIFAR10_DVS,
+    CIFAR10_DVS_DURATION,
+)
+
+
+def entries() -> dict[str, DataSet]:
+    """Everything that is known by name, whether it is here or not, and every folder of images in the data folder."""
+    known = {data.name: data for data in (*_FIXED, tiny_imagenet(folder()))}
+    claimed = {remote.path for data in known.values() for remote in data.remote}
+    found = {data.name: data for data in discover(folder(), skip=claimed)}
+    return {**found, **known}
 
 
 def get(name: str) -> DataSet:
-    """The registry entry. Raises ValueError with one sentence when there is none of that name."""
-    if name not in REGISTRY:
-        raise ValueError(f"data set {name!r} is not known here; there is: {', '.join(REGISTRY)}")
-    return REGISTRY[name]
+    """The data set of a name, or of the path of a folder or archive of images.
+
+    Raises ValueError with one sentence when there is none, and DataError when there is nothing usable at a path.
+    """
+    known = entries()
+    if name in known:
+        return known[name]
+    if Path(name).exists() and name not in ("", ".", ".."):
+        return from_path(Path(name))
+    raise ValueError(f"data set {name!r} is not known here; there is: {', '.join(known)}")
 
 
-__all__ = ["REGISTRY", "DataError", "DataSet", "Images", "fit", "folder", "get", "to_unit"]
+__all__ = ["DataError", "DataSet", "Images", "Remote", "entries", "fit", "folder", "get", "to_unit"]

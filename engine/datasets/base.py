@@ -89,7 +89,7 @@ class DataSet:
         if split not in ("train", "test"):
             raise ValueError(f"split must be 'train' or 'test', not {split!r}")
         chosen = (steps or self.steps, side or self.shape[1]) if self.events else (0, 0)
-        return _loaded(self, self.look(folder()), split, *chosen)
+        return _loaded(self.read, self.look(folder()), split, *chosen)
 
     def moments(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation for a network of so many input channels (see `fit`)."""
@@ -99,8 +99,8 @@ class DataSet:
 
 
 @lru_cache(maxsize=6)
-def _loaded(data: DataSet, place: Hashable, split: str, steps: int, side: int) -> Images:
-    return data.read(place, split, steps, side)
+def _loaded(read: Callable, place: Hashable, split: str, steps: int, side: int) -> Images:
+    return read(place, split, steps, side)
 
 
 def folder() -> Path:

@@ -6,7 +6,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from engine.checkpoint.guess import DATASETS
-from engine.datasets import REGISTRY, fit, get, to_unit
+from engine.datasets import DataError, base, entries, fit, get, to_unit
+from engine.snn import ENCODINGS, ModelConfig, build_model, sequence_steps
 
 
 @pytest.fixture(scope="module")
@@ -89,16 +90,74 @@ def test_reading_again_gives_the_same_tensors():
     assert get("digits").load("test").pixels is get("digits").load("test").pixels
 
 
-@pytest.mark.parametrize("name", REGISTRY)
-def test_registry_entry_describes_its_images(name):
+def test_digits_entry_describes_its_images():
     """Classes, shape and normalisation against the training images, the moments in float64 by numpy."""
-    data = get(name)
+    data = get("digits")
     pixels, labels = data.load("train")
     assert tuple(pixels.shape[1:]) == data.shape and int(labels.max()) == len(data.classes) - 1
     unit = pixels.numpy().astype(np.float64) / 255
     np.testing.assert_allclose(unit.mean((0, 2, 3)), data.mean, atol=1e-4)
     np.testing.assert_allclose(unit.std((0, 2, 3)), data.std, atol=1e-4)
-    assert (DATASETS[name].mean, DATASETS[name].std) == (data.mean, data.std), "what checkpoints without them are given"
+
+
+NAMES = (
+    "digits",
+    "mnist",
+    "fashion-mnist",
+    "sequential-mnist",
+    "sequential-mnist-pixels",
+    "cifar10",
+    "cifar100",
+    "cifar10-dvs",
+    "cifar10-dvs-duration",
+    "tiny-imagenet",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_entry_makes_a_network_and_says_what_is_missing(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("BNTT_DATA", str(tmp_path / "empty"))
+    data = entries()[name]
+    assert data.name == name and data.encoding in ENCODINGS and hash(data) is not None
+    assert len(data.mean) == len(data.std) == data.shape[0] and all(s > 0 for s in data.std)
+    assert sequence_steps(data.encoding, data.shape) in (None, data.steps)
+    config = ModelConfig(
+        arch=data.arch, steps=data.steps, classes=len(data.classes), in_shape=data.shape, encoding=data.encoding
+    )
+    assert config.layers()[-1].out_shape == (len(data.classes),)
+    if name == "digits":
+        assert data.missing() == ""
+        return
+    assert str(tmp_path) in data.missing() and "\n" not in data.missing()
+    assert data.remote, "and it can be fetched"
+    with pytest.raises(DataError) as told:
+        data.load("train")
+    assert str(told.value) == data.missing()
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) & set(DATASETS)))
+def test_what_is_guessed_for_foreign_checkpoints_agrees_with_the_registry(name):
+    data, facts = entries()[name], DATASETS[name]
+    assert (facts.channels, facts.side, facts.classes) == (data.shape[0], data.shape[1], len(data.classes))
+    assert (facts.mean, facts.std) == (data.mean, data.std)
+    assert facts.leak in (None, data.leak)
+
+
+def test_where_data_is_looked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("BNTT_DATA", str(tmp_path))
+    assert base.folder() == tmp_path
+    monkeypatch.delenv("BNTT_DATA")
+    assert base.folder().name == ".data" and (base.folder().parent / "engine").is_dir()
+
+
+@pytest.mark.parametrize("name", ["sequential-mnist", "cifar10-dvs", "mnist"])
+def test_the_usual_network_of_each_kind_of_data_runs(name):
+    """One pass of a narrow version of it, on data of the entry's shape."""
+    data = get(name)
+    narrow = {"mlp": "F4", "cnn7": "C2 P C2 P C2 P C2 P C2 P F4", "vgg-small": "C2 P F4"}[data.arch]
+    config = ModelConfig(arch=data.arch, layout=narrow, steps=data.steps, in_shape=data.shape, encoding=data.encoding)
+    x = torch.rand(*((data.steps,) if data.events else ()), 2, *data.shape)
+    assert build_model(config).forward_steps(x).shape == (data.steps, 2, 10)
 
 
 def test_unknown_names_are_told():
