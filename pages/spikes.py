@@ -163,8 +163,8 @@ show.heading(
     "One sample on its way through the network: what goes in, which neurons fire when, and how the answer forms.",
 )
 show.needs_network(view, "This page")
+show.what_kind(view)
 if view.checkpoint.config.kind == "ann":
-    show.what_kind(view)
     st.stop()
 run = recorded(view.fingerprint, view.data.name, view.sample, view)
 answer()

@@ -104,7 +104,7 @@ def script_bytes():
         ("Größe: γ\n".encode() * 800, "plain text"),
         (b"\n<!DOCTYPE html><html>Log in</html>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "Git LFS pointer"),
-        (gzip.compress(b"x"), "gzip"),
+        (gzip.compress(b"x", mtime=0), "gzip"),
         (tar_bytes(), "tar archive"),
         (b"\x89HDF\r\n\x1a\n" + bytes(50), "HDF5"),
         (numpy_bytes(np.save), "NumPy array"),
