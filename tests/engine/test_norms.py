@@ -276,3 +276,19 @@ def test_settings_of_an_ann_that_cannot_be_are_refused_when_replaced(tmp_path):
     with pytest.raises(CheckpointError, match="an ANN takes the image itself"):
         checkpoint.replace(encoding="poisson")
     assert dataclasses.replace(checkpoint.config) == checkpoint.config
+
+
+@pytest.mark.parametrize(
+    "arch, shape", [("vgg9", (3, 32, 32)), ("vgg11", (3, 64, 64)), ("cnn7", (2, 48, 48)), ("vgg-small", (1, 28, 28))]
+)
+@pytest.mark.parametrize("classes", [7, 100])
+def test_each_architecture_makes_a_training_step_at_full_width(arch, shape, classes):
+    """T = 2, two samples: the weights' sizes are those of the layout, and every one gets a gradient."""
+    config = ModelConfig(
+        arch=arch, steps=2, classes=classes, in_shape=shape, encoding="events" if arch == "cnn7" else "poisson"
+    )
+    model = build_model(config)
+    x = torch.rand(2, 2, *shape).round() if arch == "cnn7" else torch.randn(2, *shape)
+    nn.functional.cross_entropy(model(x, seed=0), torch.tensor([0, classes - 1])).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name

@@ -1,0 +1,119 @@
+"""`python -m engine train | convert | compare` for every kind of network: what they measure, and what they refuse."""
+
+import json
+
+import pytest
+import torch
+
+from engine import load_checkpoint
+from engine.__main__ import main
+from engine.analysis import early_exit
+from engine.analysis.evaluation import evaluate
+from engine.datasets import get
+
+from .test_commands import write_model
+
+
+@pytest.fixture
+def answer(capsys):
+    """Runs a command that must succeed and gives back its JSON."""
+
+    def run(*arguments):
+        assert main([*arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def whole_evaluation(file):
+    """Configuration and all test samples in one go, without the command's batches."""
+    checkpoint, (pixels, labels) = load_checkpoint(file), get("digits").load("test")
+    moments = checkpoint.mean, checkpoint.std
+    return checkpoint.config, evaluate(checkpoint.model, pixels, labels, torch.arange(len(labels)), *moments, seed=0)
+
+
+PAIRS = {
+    "BNTT": [],
+    "BatchNorm": ["--norm", "bn"],
+    "tdBN": ["--norm", "tdbn"],
+    "no norm": ["--norm", "none", "--lr", "0.1"],
+    "direct": ["--encoding", "direct"],
+    "ANN": ["--kind", "ann"],
+    "rows": ["--arch", "mlp", "--layout", "F8", "--encoding", "rows"],
+    "pixels": ["--arch", "mlp", "--layout", "F8", "--encoding", "pixels", "--image-size", "5"],
+    "another side": ["--image-size", "20"],
+}
+
+
+@pytest.mark.parametrize("options", PAIRS.values(), ids=PAIRS)
+def test_train_evaluate_and_attack_every_kind(options, answer, tmp_path):
+    """Each ends in JSON whose numbers agree: what train measured is what evaluate measures again."""
+    out = str(tmp_path / "run")
+    small = [] if "--layout" in options else ["--layout", "C4 P F8"]
+    steps = [] if {"rows", "pixels", "ann"} & set(options) else ["--steps", "3"]
+    trained = answer(
+        "train", "--dataset", "digits", "--epochs", "1", "--batch", "128", "--out", out, *small, *steps, *options
+    )
+    file = f"{out}/model.safetensors"
+    again = answer("evaluate", file)
+    assert again["accuracy"] == trained["test_accuracy"] and again["samples"] == 399
+    config = load_checkpoint(file).config
+    assert (
+        len(again["steps"])
+        == config.steps
+        == {"rows": 16, "pixels": 25}.get(config.encoding, 1 if config.kind == "ann" else 3)
+    )
+    attacked = answer("robustness", file, "--attack", "fgsm", "--eps", "0", "8/255", "--samples", "40")
+    assert [row["samples"] for row in attacked["results"]] == [40, 40]
+    assert answer("inspect", file)["config"]["kind"] == config.kind
+
+
+def test_an_ann_is_converted(answer, tmp_path):
+    ann, out = str(tmp_path / "ann"), str(tmp_path / "converted.safetensors")
+    answer("train", "--kind", "ann", "--layout", "C8 P F32", "--epochs", "4", "--batch", "32", "--out", ann)
+    found = answer("convert", f"{ann}/model.safetensors", "--out", out, "--steps", "60")
+    assert load_checkpoint(out).config.kind == "converted" and found["steps"] == 60
+    assert found["test_accuracy"] == answer("evaluate", out)["accuracy"]
+    assert found["test_accuracy"] > answer("evaluate", f"{ann}/model.safetensors")["accuracy"] - 0.1
+
+
+def test_compare_prints_a_table(capsys, tmp_path):
+    options = ["--layout", "C4 P F8", "--steps", "3", "--epochs", "1", "--batch", "128", "--converted-steps", "10"]
+    assert main(["compare", *options, "--out", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert lines[0] == "| accuracy leaving at | t = 1 | t = 2 | t = 3 | t = 5 | t = 10 | one pass |"
+    assert [line.split(" | ")[0] for line in lines[2:]] == [
+        f"| {name}" for name in ("BNTT", "tdBN", "one BatchNorm", "no normalisation", "converted ANN", "ANN")
+    ]
+    measured = early_exit.exit_table(*whole_evaluation(str(tmp_path / "bntt" / "model.safetensors")))["accuracy"]
+    assert lines[2].split(" | ")[1:4] == [f"{value:.1%}" for value in measured]
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["train", "--kind", "ann", "--norm", "bntt"], "a network of kind ann has norm bn or none, not bntt"),
+        (["train", "--kind", "ann", "--steps", "5"], "an ANN takes the image itself in one step"),
+        (["train", "--encoding", "events"], "Digits holds images: it needs another encoding than events"),
+        (["train", "--encoding", "rows", "--steps", "9", "--arch", "mlp"], "16×16 have 16 rows, so steps must be 16"),
+        (["train", "--encoding", "rows"], "are too small for vgg-small"),
+        (["train", "--norm", "folded"], "a network of kind snn has norm bntt or bn or tdbn or none"),
+        (["train", "--image-size", "0"], "in_shape must be"),
+        (["train", "--dataset", "mnist"], "holds no MNIST; put"),
+        (["train", "--dataset", "cifar10-dvs", "--encoding", "poisson"], "CIFAR10-DVS holds events"),
+        (["train", "--dataset", "/nowhere/at/all"], "data set '/nowhere/at/all' is not known"),
+        (["compare", "--dataset", "cifar10-dvs"], "CIFAR10-DVS"),
+    ],
+)
+def test_what_cannot_be_trained_is_told(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("BNTT_DATA", str(tmp_path / "data"))
+    assert main([*arguments, "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert words in said and said.startswith(f"python -m engine {arguments[0]}: ")
+
+
+def test_only_an_ann_is_converted(capsys, tmp_path):
+    file = write_model(tmp_path / "tiny.safetensors")
+    assert main(["convert", file, "--out", str(tmp_path / "x.safetensors")]) == 2
+    assert "only a network of kind ann can be converted" in capsys.readouterr().err
+    assert not (tmp_path / "x.safetensors").exists()
