@@ -88,7 +88,6 @@ def _settings(model: str, checkpoint: Checkpoint) -> tuple[Checkpoint, str, int,
         "Data set",
         offered,
         index=offered.index(default),
-        format_func=lambda name: known[name][0].title + (" · not here" if known[name][1] else ""),
         key=session.key_of(model, checkpoint, "data"),
         bind="query-params",
         help=f"Looked for in {datasets.folder()}. A folder of class folders of images put there is offered too.",
@@ -108,8 +107,8 @@ def _samples(chosen: DataSet, model: str, checkpoint: Checkpoint) -> tuple[int, 
     """Which test sample the pages look at, and how many of them they count over."""
     try:
         pixels, labels = session.test_samples(chosen, checkpoint.config)
-    except DataError as error:
-        st.caption(f"{error}.")
+    except DataError:
+        st.caption(f"{chosen.title} is not here yet, or damaged; the page says what is missing.")
         return 0, None
     count = len(labels)
     usual = evaluation.affordable(checkpoint.config)

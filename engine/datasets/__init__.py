@@ -28,7 +28,7 @@ def entries() -> dict[str, DataSet]:
     known = {data.name: data for data in (*_FIXED, tiny_imagenet(folder()))}
     claimed = {remote.path for data in known.values() for remote in data.remote}
     found = {data.name: data for data in discover(folder(), skip=claimed)}
-    return {**found, **known}
+    return {**known, **{name: data for name, data in found.items() if name not in known}}
 
 
 def get(name: str) -> DataSet:

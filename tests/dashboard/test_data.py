@@ -112,6 +112,12 @@ def write_mnist(place: Path, count: int = 30) -> dict[str, bytes]:
 # --------------------------------------------------------------------------------------------- what is not here
 
 
+def test_the_data_set_sits_in_the_url():
+    app = healthy(opened("spikes", "mnist", data=""))
+    name = next(box.key for box in app.sidebar.selectbox if box.label == "Data set")
+    assert "MNIST is not here" in said(healthy(opened("spikes", "mnist", **{name: "mnist"})))
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_a_data_set_that_is_not_here_is_a_sentence_and_a_button(page, folder):
     app = healthy(choose_data(opened(page, "mnist"), "mnist"))
@@ -133,10 +139,10 @@ def test_a_network_is_shown_digits_until_its_own_data_is_here(folder):
 
 
 def test_events_are_not_shown_to_a_network_for_images_nor_the_other_way_round(folder):
-    offered = {name: opened("overview", name).sidebar.selectbox for name in ("mnist", "events")}
-    titles = {name: next(b for b in boxes if b.label == "Data set").options for name, boxes in offered.items()}
-    assert not any("CIFAR10-DVS" in title for title in titles["mnist"])
-    assert titles["events"] == ["CIFAR10-DVS · not here", "CIFAR10-DVS (frames of equal duration) · not here"]
+    boxes = {name: opened("overview", name).sidebar.selectbox for name in ("mnist", "events")}
+    offered = {name: next(b for b in found if b.label == "Data set").options for name, found in boxes.items()}
+    assert offered["events"] == ["cifar10-dvs", "cifar10-dvs-duration"]
+    assert offered["mnist"][0] == "digits" and not set(offered["events"]) & set(offered["mnist"])
     app = healthy(opened("spikes", "events"))
     assert "CIFAR10-DVS is not here." in said(app)
 
