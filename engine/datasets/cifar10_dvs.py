@@ -4,50 +4,35 @@ Li, Liu, Ji, Li and Shi, "CIFAR10-DVS: An Event-Stream Dataset for Object Classi
 (2017) 309; https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671. It has no official split: here the first
 90 % of each class's recordings, by their numbers, are for training and the last 10 % for testing.
 
-Events are kept in <data folder>/.decoded once they are parsed, 6 bytes each (12.3 GB in all) as long as there is room;
-the frames made from them (1.8 GB of 20×2×48×48) are kept there, too, or in the system's temporary folder. Both are
-mapped from files, and no more than one recording is in memory at a time.
+Here its recordings are found, split and parsed; event_store keeps what is made from them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import errno
-import hashlib
 import lzma
-import math
-import os
 import re
-import shutil
-import tempfile
-import threading
-import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
-from itertools import pairwise, product, zip_longest
+from itertools import product, zip_longest
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import NamedTuple
 
-import numpy as np
 import torch
 
-from ..files import replacing
-from .aedat import Events, check_size, frames, read_events
+from . import event_store
+from .aedat import Events, check_size, read_events
 from .base import DataError, DataSet, Images, Remote
+from .event_store import in_words
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FOLDERS = ("CIFAR10-DVS", "CIFAR10DVS", "cifar10-dvs", "cifar10dvs", "dvs-cifar10")
 LEVELS = ("", "extract", "download", "events")
-FORMAT = "1"  # of what is kept; another one is made anew
 DAMAGED = (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 UNREADABLE = "{} cannot be read ({}); if it is damaged, fetch it again"
-ABANDONED = 86_400  # s without a change until an unfinished file counts as left over
-
-_one = threading.Lock()  # two pages may ask at once: the second then finds what the first has made
-_T = TypeVar("_T")
 
 
 class Place(NamedTuple):
@@ -78,7 +63,7 @@ def _look(data: Path) -> Place:
         root = max(found, key=lambda folder: len(found[folder]))
         sources = tuple((source, source.stat().st_mtime_ns) for source in found[root].values())
     except OSError as error:
-        raise DataError(f"{error.filename} cannot be looked into ({_reason(error)})") from error
+        raise DataError(f"{error.filename} cannot be looked into ({in_words(error)})") from error
     if not sources:
         raise DataError(
             f"{data} holds no recordings of CIFAR10-DVS: none of its folders {', '.join(FOLDERS)} has airplane.zip or "
@@ -118,7 +103,7 @@ def _listing(place: Place) -> list[list[Recording]]:
                 with zipfile.ZipFile(source) as archive:
                     found = [Recording(label, source, i.filename, i.file_size, i.CRC) for i in archive.infolist()]
         except DAMAGED as error:
-            raise DataError(UNREADABLE.format(source, _reason(error))) from error
+            raise DataError(UNREADABLE.format(source, in_words(error))) from error
         # macOS puts files of its own, named "._…", into the zips it packs
         found = [r for r in found if r.name.endswith(".aedat") and not Path(r.name).name.startswith(".")]
         if not found:
@@ -153,136 +138,20 @@ def _parsed(recordings: list[Recording]) -> Iterator[Events]:
                         archives[recording.file] = stack.enter_context(zipfile.ZipFile(recording.file))
                     data = archives[recording.file].read(recording.member)
             except DAMAGED as error:
-                raise DataError(UNREADABLE.format(recording.name, _reason(error))) from error
+                raise DataError(UNREADABLE.format(recording.name, in_words(error))) from error
             events = read_events(data, recording.name)
             if events.t[-1] >= 2**32:
                 raise DataError(f"{recording.name} has times more than 71 minutes apart, so it is damaged")
             yield events
 
 
-def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Store:
-    """The events of a split, mapped from files; iterates over its recordings. t: uint32 [n], µs since the recording's
-    first. address: uint16 [n], polarity + 2·x + 256·y. starts: int64 [recordings + 1], where each recording begins."""
-
-    t: np.ndarray
-    address: np.ndarray
-    starts: np.ndarray
-
-    def __iter__(self) -> Iterator[Events]:
-        for start, end in pairwise(self.starts):
-            address = self.address[start:end]
-            x, y, polarity = (part.astype(np.uint8) for part in (address >> 1 & 0x7F, address >> 8, address & 1))
-            yield Events(self.t[start:end].astype(np.int64), x, y, polarity)
-
-
-def _open_store(path: Path) -> _Store:
-    t, address, starts = (np.load(f"{path}-{part}.npy", mmap_mode="r") for part in ("t", "address", "starts"))
-    if not len(t) == len(address) == starts[-1]:
-        raise ValueError(f"{path} is not whole")
-    return _Store(t, address, starts)
-
-
-def _header(file: BinaryIO, dtype: str, *shape: int) -> None:
-    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
-
-
-def _write_store(recordings: list[Recording], path: Path) -> None:
-    # The outermost file is put in place last: with the starts there, everything is.
-    starts = [0]
-    with (
-        replacing(f"{path}-starts.npy") as ends,
-        replacing(f"{path}-t.npy") as times,
-        replacing(f"{path}-address.npy") as addresses,
-    ):
-        parts = ((times, "<u4"), (addresses, "<u2"))
-        for file, dtype in parts:
-            _header(file, dtype, 0)
-        for events in _parsed(recordings):
-            x, y = events.x.astype("<u2"), events.y.astype("<u2")
-            times.write(events.t.astype("<u4"))
-            addresses.write(y << 8 | x << 1 | events.polarity)
-            starts.append(starts[-1] + len(events.t))
-        for file, dtype in parts:
-            file.seek(0)
-            _header(file, dtype, starts[-1])  # numpy leaves room for any length
-        np.save(ends, np.array(starts, dtype="<i8"))
-
-
-def _write_frames(recordings: Iterable[Events], shape: tuple[int, ...], by: str, path: Path) -> None:
-    """shape: [recordings, steps, 2, side, side]."""
-    with replacing(path) as file:
-        _header(file, "|u1", *shape)
-        for events in recordings:
-            file.write(frames(events, shape[1], shape[-1], by))
-
-
-class _NoRoom(DataError):
-    """What was decoded can be kept nowhere."""
-
-
-def _kept(homes: list[Path], name: str, size: int, read: Callable[[Path], _T], write: Callable[[Path], None]) -> _T:
-    """What `read` finds under `name` (folder/file) in one of the homes; where it is not there, or not whole, `write`
-    makes it first, in the first home that can be written and has room for `size` bytes. Raises _NoRoom."""
-    for home in homes:
-        try:
-            return read(home / name)
-        except (OSError, ValueError, EOFError):
-            pass
-    for home in homes:
-        try:
-            path = home / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _tidy(path.parent)
-            if shutil.disk_usage(home).free < size:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            write(path)
-            return read(path)
-        except OSError as error:
-            reason = _reason(error)
-    places = " or ".join(map(str, homes))
-    raise _NoRoom(f"{places} must take {size / 1e9:.1f} GB of decoded recordings, but cannot be written ({reason})")
-
-
-def _tidy(folder: Path) -> None:
-    """Removes unfinished files left over in the folder, and what was made from recordings as they were before."""
-    for path in folder.glob(".*"):
-        try:
-            if path.stat().st_mtime < time.time() - ABANDONED:
-                path.unlink()
-        except OSError:  # finished or removed meanwhile, or another's
-            pass
-    for other in folder.parent.glob("cifar10-dvs-*"):
-        if other != folder:
-            shutil.rmtree(other, ignore_errors=True)
-
-
 def _read(place: Place, split: str, steps: int, side: int, by: str) -> Images:
     classes = _listing(place)
     recordings = _chosen(classes, split)
-    listing = [(r.name, r.size, r.stamp) for c in classes for r in c]
-    folder = "cifar10-dvs-" + hashlib.sha256(repr((FORMAT, listing)).encode()).hexdigest()[:16]
-    homes = [place.data / ".decoded", Path(tempfile.gettempdir()) / "bntt-decoded"]
-    shape = (len(recordings), steps, 2, side, side)
-
-    def write(path: Path) -> None:
-        size = sum(r.size for r in recordings) * 6 // 8
-        store = partial(_write_store, recordings)
-        try:
-            # The temporary folder may be memory, so so much is not kept there.
-            events = _kept(homes[:1], f"{folder}/{split}", size, _open_store, store)
-        except _NoRoom:
-            events = _parsed(recordings)
-        _write_frames(events, shape, by, path)
-
-    # Mapped copy-on-write: torch warns of arrays that cannot be written.
-    read = partial(np.load, mmap_mode="c")
-    with _one:
-        pixels = _kept(homes, f"{folder}/{split}-{by}-{steps}x{side}.npy", math.prod(shape), read, write)
+    facts = [(r.name, r.size, r.stamp) for c in classes for r in c]
+    size = sum(r.size for r in recordings)
+    kept = event_store.Split(split, facts, len(recordings), size, partial(_parsed, recordings))
+    pixels = event_store.load(place.data, kept, steps, side, by)
     return Images(torch.from_numpy(pixels), torch.tensor([r.label for r in recordings]))
 
 

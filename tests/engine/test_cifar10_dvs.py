@@ -16,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.datasets import DataError, base, cifar10_dvs
+from engine.datasets import DataError, base, cifar10_dvs, event_store
 from engine.datasets.aedat import frames, read_events
 from engine.datasets.cifar10_dvs import CIFAR10_DVS, CIFAR10_DVS_DURATION, CLASSES
 from tests.engine.test_aedat import aedat_bytes, chip_events
@@ -190,7 +190,7 @@ def test_recordings_are_parsed_once(data, parsed):
 def test_frames_are_made_once(data, monkeypatch):
     write_folders(data / "CIFAR10-DVS")
     first = again("test").pixels.clone()
-    monkeypatch.setattr(cifar10_dvs, "frames", None)
+    monkeypatch.setattr(event_store, "frames", None)
     assert torch.equal(again("test").pixels, first)
 
 
@@ -228,11 +228,11 @@ def test_a_changed_recording_is_read_anew(data, parsed, packed):
 def test_nothing_unfinished_is_used(data, parsed, monkeypatch):
     """Neither what a broken process left nor a file that was cut off; what is left over goes, what is new stays."""
     write_folders(data / "CIFAR10-DVS")
-    good = cifar10_dvs._write_frames
-    monkeypatch.setattr(cifar10_dvs, "_write_frames", None)
+    good = event_store._write_frames
+    monkeypatch.setattr(event_store, "_write_frames", None)
     with pytest.raises(TypeError):
         again("test")  # the events are there, the frames not
-    monkeypatch.setattr(cifar10_dvs, "_write_frames", good)
+    monkeypatch.setattr(event_store, "_write_frames", good)
     (folder,) = (data / ".decoded").iterdir()
     old, new = folder / ".test-t.npy.old", folder / ".test-t.npy.new"
     for path in (old, new):

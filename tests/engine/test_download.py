@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.datasets import DataError, DataSet, download as module, get
+from engine.datasets import DataError, DataSet, download as module, get, transfer
 from engine.datasets.base import Remote
 from engine.datasets.download import download, intact
 
@@ -117,7 +117,7 @@ def site(monkeypatch):
     """A server on this machine."""
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "127.0.0.1")
-    monkeypatch.setattr(module, "PAUSES", (0, 0.01, 0.01))
+    monkeypatch.setattr(transfer, "PAUSES", (0, 0.01, 0.01))
     server = Server(("127.0.0.1", 0), Handler)
     server.site = Site()
     server.site.url = f"http://127.0.0.1:{server.server_port}"
@@ -354,7 +354,7 @@ def test_answer_that_goes_on_elsewhere_begins_anew(data, site, tmp_path):
 
 def leave(data, into, content, name="part"):
     """What an earlier try has left behind."""
-    part = module._part(data.remote[0], into)
+    part = transfer.part_file(data.remote[0], into)
     part.parent.mkdir(parents=True)
     part.with_name(name).write_bytes(content)
 
@@ -415,7 +415,7 @@ def test_proxy_of_the_environment_is_used(data, site, tmp_path, monkeypatch):
 
 
 def test_silent_server(data, site, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(transfer, "READ_SECONDS", 0.2)
     site.pause = 1
     fails(data, tmp_path, "silent", "try again later")
 
@@ -425,7 +425,7 @@ def test_wrong_content(size, site, tmp_path, request):
     data = request.getfixturevalue(size)
     site.files["/a.bin"] = OTHER
     fails(data, tmp_path, "checksum", str(tmp_path / "deep"))
-    assert len(site.asked) == 1 and not module._part(data.remote[0], tmp_path).exists()
+    assert len(site.asked) == 1 and not transfer.part_file(data.remote[0], tmp_path).exists()
     site.files["/a.bin"] = BODY
     download(data, into=tmp_path)
     assert "Range" not in site.asked[-1]
@@ -449,7 +449,7 @@ def test_more_sent_than_known(chunked, data, site, tmp_path):
     site.chunked, site.length = chunked, False
     site.files["/a.bin"] = BODY + OTHER
     fails(data, tmp_path, "more than the 300,000 bytes")
-    assert not module._part(data.remote[0], tmp_path).exists()
+    assert not transfer.part_file(data.remote[0], tmp_path).exists()
 
 
 @pytest.mark.parametrize("claim, told", [(len(BODY) + 5, "broke off"), (len(BODY) - 5, "checksum")])
@@ -487,7 +487,7 @@ def test_full_disk(data, site, tmp_path):
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     leave(data, tmp_path, b"")
-    part = module._part(data.remote[0], tmp_path)
+    part = transfer.part_file(data.remote[0], tmp_path)
     part.unlink()
     part.symlink_to("/dev/full")
     fails(data, tmp_path, str(tmp_path / "deep"), os.strerror(errno.ENOSPC))
@@ -549,7 +549,7 @@ def test_what_came_before_a_cancel_is_kept(data, site, tmp_path):
 
 
 def test_cancel_between_tries(data, site, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "PAUSES", (0, 30))
+    monkeypatch.setattr(transfer, "PAUSES", (0, 30))
     site.breaks = [100]
     end = time.monotonic() + 0.4
     fails(data, tmp_path, "cancelled", cancelled=lambda: time.monotonic() > end)
@@ -591,8 +591,8 @@ def start(data, into):
 def test_killed_process_is_gone_on_from(data, site, tmp_path):
     site.pause = 0.05
     process = start(data, tmp_path)
-    part = module._part(data.remote[0], tmp_path)
-    while module._size(part) < 100_000:
+    part = transfer.part_file(data.remote[0], tmp_path)
+    while transfer.size_of(part) < 100_000:
         assert process.poll() is None
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)

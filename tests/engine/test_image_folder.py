@@ -24,7 +24,7 @@ import torch
 from filelock import FileLock
 from PIL import Image
 
-from engine.datasets import decoded, image_archive, image_folder
+from engine.datasets import archived_folder, decoded, image_archive, image_folder
 from engine.datasets.base import DataError
 from engine.datasets.image_folder import discover, from_path
 
@@ -290,7 +290,7 @@ def test_discover_does_not_look_through_large_archives_unasked(data, monkeypatch
     write_tree(data / "pets", ["a", "b"], 5)
     pack(data / "pets", data / "large.tar.xz")
     shutil.rmtree(data / "pets")
-    monkeypatch.setattr(image_folder, "LISTED", 1)
+    monkeypatch.setattr(archived_folder, "LISTED", 1)
     (entry,) = discover(data)
     assert "unpack it" in entry.missing()
     asked = from_path(data / "large.tar.xz")
@@ -301,8 +301,8 @@ def test_archive_is_not_looked_through_again_by_the_next_process(data, monkeypat
     write_tree(data / "pets", ["a", "b"], 5)
     pack(data / "pets", data / "packed.tar.xz")
     before = from_path(data / "packed.tar.xz")
-    image_folder._archive_entry.cache_clear()
-    monkeypatch.setattr(image_folder, "_scan", None)
+    archived_folder.entry.cache_clear()
+    monkeypatch.setattr(archived_folder, "_scan", None)
     after = from_path(data / "packed.tar.xz")
     assert after is not before and (after.classes, after.shape) == (before.classes, before.shape)
 
