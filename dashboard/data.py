@@ -59,7 +59,7 @@ def offer(data: DataSet, missing: str) -> None:
     if running and not running.over:
         _follow(data, running)
         return
-    st.info(f"{data.title} is not here. {missing}.")
+    st.info(f"{data.title} is not here. {missing}." if data.missing() else f"{data.title} cannot be read. {missing}.")
     if running and running.error:
         st.error(running.error)
     if not data.remote:

@@ -12,7 +12,7 @@ from torch import Tensor
 from engine import datasets
 from engine.analysis import gamma
 from engine.checkpoint import Checkpoint
-from engine.datasets import DataError, DataSet
+from engine.datasets import DataError, DataSet, Images
 from engine.snn import ModelConfig
 
 from . import models
@@ -63,18 +63,18 @@ def key_of(model: str, checkpoint: Checkpoint, name: str) -> str:
     return name if model == models.DEFAULT else f"{name}_{checkpoint.digest[:6]}"
 
 
-def view(name: str, checkpoint: Checkpoint, data_name: str, sample: int, count: int | None = None) -> View:
-    """Put a view together; count: how many test samples, None = all. Raises ValueError for an unknown data set."""
-    data = datasets.get(data_name)
-    fingerprint = _fingerprint(checkpoint)
+def view(name: str, checkpoint: Checkpoint, data: DataSet, sample: int, count: int | None = None) -> View:
+    """Put a view together; count: how many test samples, None = all."""
+    fingerprint = _fingerprint(checkpoint, "")
     if checkpoint.model is None:
         return View(name, checkpoint, data, None, None, 0, "", fingerprint)
     caution = _caution(checkpoint, data)
     try:
-        pixels, labels = test_samples(data, checkpoint.config)
+        place = repr(data.look(datasets.folder()))  # changes when its files do
+        pixels, labels = _fitted(data, place, checkpoint.config.in_shape, _frames(data, checkpoint.config), count)
     except DataError as error:
         return View(name, checkpoint, data, None, None, 0, caution, fingerprint, str(error))
-    pixels, labels = pixels[:count], labels[:count]
+    fingerprint = _fingerprint(checkpoint, place)
     return View(name, checkpoint, data, pixels, labels, min(sample, len(labels) - 1), caution, fingerprint)
 
 
@@ -83,10 +83,13 @@ def suits(data: DataSet, config: ModelConfig) -> bool:
     return data.events == (config.encoding == "events")
 
 
-def test_samples(data: DataSet, config: ModelConfig):
-    """All test samples as a network of this configuration takes them, kept. Raises DataError."""
-    place = data.look(datasets.folder())
-    return _test_samples(data.name, repr(place), config.in_shape, config.steps if data.events else 0)
+def test_samples(data: DataSet, config: ModelConfig) -> Images:
+    """All test samples as the data set has them. Raises DataError."""
+    return data.load("test", steps=_frames(data, config), side=config.in_shape[1])
+
+
+def _frames(data: DataSet, config: ModelConfig) -> int | None:
+    return config.steps if data.events else None
 
 
 def current() -> View:
@@ -114,10 +117,12 @@ def exit_step(shown: View) -> int:
     )
 
 
-@st.cache_resource(max_entries=16, show_spinner="Reading the data set …")
-def _test_samples(data_name: str, place: str, shape: tuple[int, ...], steps: int):
-    pixels, labels = datasets.get(data_name).load("test", steps=steps or None, side=shape[1])
-    return datasets.fit(pixels, shape), labels
+@st.cache_resource(max_entries=8, show_spinner="Reading the data set …", hash_funcs={DataSet: lambda data: data.name})
+def _fitted(data: DataSet, place: str, shape: tuple[int, ...], steps: int | None, count: int | None):
+    """The first samples as the network takes them, in memory of their own: a slice would travel to the workers with all
+    that it is a slice of."""
+    pixels, labels = data.load("test", steps=steps, side=shape[1])
+    return datasets.fit(pixels[:count], shape).clone(), labels[:count].clone()
 
 
 def _caution(checkpoint: Checkpoint, data: DataSet) -> str:
@@ -129,7 +134,7 @@ def _caution(checkpoint: Checkpoint, data: DataSet) -> str:
     )
 
 
-def _fingerprint(checkpoint: Checkpoint) -> str:
+def _fingerprint(checkpoint: Checkpoint, place: str) -> str:
     config = checkpoint.config.to_dict() if checkpoint.config else None
-    said = json.dumps([checkpoint.digest, config, checkpoint.mean, checkpoint.std])
+    said = json.dumps([checkpoint.digest, config, checkpoint.mean, checkpoint.std, place])
     return hashlib.sha256(said.encode()).hexdigest()[:24]

@@ -21,14 +21,14 @@ def draw() -> None:
         try:
             checkpoint = models.open_model(name)
             if checkpoint.model is not None:
-                checkpoint, data_name, sample, count = _settings(name, checkpoint)
+                checkpoint, shown, sample, count = _settings(name, checkpoint)
             else:
-                data_name, sample, count = "digits", 0, None
+                shown, sample, count = datasets.get("digits"), 0, None
                 st.caption("γ only: this file holds BNTT layers but no network that could be run.")
         except CheckpointError as error:
             st.error(str(error))
             st.stop()
-    st.session_state["view"] = session.view(name, checkpoint, data_name, sample, count)
+    st.session_state["view"] = session.view(name, checkpoint, shown, sample, count)
 
 
 def _model() -> str:
@@ -76,7 +76,7 @@ def _upload() -> None:
     st.session_state["uploads"] = st.session_state.get("uploads", 0) + 1  # a fresh, empty uploader
 
 
-def _settings(model: str, checkpoint: Checkpoint) -> tuple[Checkpoint, str, int, int | None]:
+def _settings(model: str, checkpoint: Checkpoint) -> tuple[Checkpoint, DataSet, int, int | None]:
     """Data set, sample and number of samples, and what the file did not say about the network."""
     config = checkpoint.config
     known = data.known()
@@ -92,7 +92,8 @@ def _settings(model: str, checkpoint: Checkpoint) -> tuple[Checkpoint, str, int,
         bind="query-params",
         help=f"Looked for in {datasets.folder()}. A folder of class folders of images put there is offered too.",
     )
-    sample, count = _samples(known[data_name][0], model, checkpoint)
+    shown = known[data_name][0]
+    sample, count = _samples(shown, model, checkpoint)
 
     guessed = any(note.guessed for note in checkpoint.notes)
     with st.expander("Settings of the network" + (" (some guessed)" if guessed else ""), expanded=guessed):
@@ -100,7 +101,7 @@ def _settings(model: str, checkpoint: Checkpoint) -> tuple[Checkpoint, str, int,
         for note in checkpoint.notes:
             if note.guessed:
                 st.caption(f"**{note.field}** was guessed: {note.reason}")
-    return checkpoint, data_name, sample, count
+    return checkpoint, shown, sample, count
 
 
 def _samples(chosen: DataSet, model: str, checkpoint: Checkpoint) -> tuple[int, int | None]:
@@ -108,7 +109,7 @@ def _samples(chosen: DataSet, model: str, checkpoint: Checkpoint) -> tuple[int, 
     try:
         pixels, labels = session.test_samples(chosen, checkpoint.config)
     except DataError:
-        st.caption(f"{chosen.title} is not here yet, or damaged; the page says what is missing.")
+        st.caption(f"{chosen.title} is not here, or damaged: Overview says more.")
         return 0, None
     count = len(labels)
     usual = evaluation.affordable(checkpoint.config)

@@ -43,13 +43,17 @@ def parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train a network into a folder")
     train.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    train.add_argument(
+        "--kind", choices=("snn", "ann"), default="snn", help="ann: the same layers with ReLU, no spikes"
+    )
+    train.add_argument("--norm", help="bntt, bn, tdbn or none (default: bntt; bn for an ANN)")
     _network_and_recipe(train)
 
     convert = commands.add_parser("convert", help="make a spiking network from a trained ANN")
     convert.add_argument("file")
     convert.add_argument("--out", required=True, help="file of the converted network")
     convert.add_argument("--steps", type=int, default=100, help="timesteps T")
-    convert.add_argument("--encoding", default="direct", help="direct or poisson")
+    convert.add_argument("--encoding", default="direct", help="direct or poisson; events for an ANN on events")
     convert.add_argument("--percentile", type=float, default=99.9, help="of the activations, that one spike stands for")
     convert.add_argument("--dataset", help="where the activations come from (default: the one it was trained on)")
     _data_and_json(convert)
@@ -57,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("compare", help="train BNTT and every baseline alike; accuracy against timestep")
     compare.add_argument("--converted-steps", type=int, default=100, help="timesteps of the converted ANN")
     _network_and_recipe(compare)
+    compare.set_defaults(kind="snn", norm=None)
 
     evaluate = commands.add_parser("evaluate", help="accuracy, spikes and energy for every exit step")
     _file_and_data(evaluate)
@@ -79,10 +84,6 @@ def parser() -> argparse.ArgumentParser:
 def _network_and_recipe(command: argparse.ArgumentParser):
     command.add_argument("--dataset", default="digits", help="a name of `data list`, or a folder of class folders")
     command.add_argument("--arch", help="architecture (default: the data set's usual one)")
-    command.add_argument(
-        "--kind", choices=("snn", "ann"), default="snn", help="ann: the same layers with ReLU, no spikes"
-    )
-    command.add_argument("--norm", help="bntt, bn, tdbn or none (default: bntt; bn for an ANN)")
     command.add_argument("--steps", type=int, help="timesteps T (default: the data set's)")
     command.add_argument("--epochs", type=int, default=100)
     command.add_argument("--out", required=True, help="folder of the run")
@@ -139,6 +140,9 @@ def main(argv: list[str] | None = None) -> int:
             getattr(training_commands if makes else commands, arguments.command)(arguments)
     except commands.UserError as error:
         print(f"python -m engine {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"python -m engine {arguments.command}: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -162,7 +162,7 @@ def robustness(arguments: Namespace) -> None:
 def _open(arguments: Namespace) -> Checkpoint:
     given = {name: getattr(arguments, name, None) for name in ("leak", "threshold", "image_size")}
     if getattr(arguments, "dataset", None):
-        given["dataset"] = data_set(arguments.dataset).name
+        given["dataset"] = data_set(arguments.dataset, paths=True).name
     try:
         return load_checkpoint(arguments.file, **{name: value for name, value in given.items() if value is not None})
     except CheckpointError as error:
@@ -177,17 +177,20 @@ def open_network(arguments: Namespace) -> Checkpoint:
     return checkpoint
 
 
-def data_set(name: str | None) -> DataSet:
-    """The registry's entry. Raises UserError."""
+def data_set(name: str | None, paths: bool = False) -> DataSet:
+    """The registry's entry, or with `paths` that of a folder or archive. Raises UserError."""
     try:
-        return get(name or "")
+        data = get(name or "", paths=paths)
     except (ValueError, DataError) as error:
         raise UserError(error) from None
+    if not data.classes:  # an archive in the data folder that cannot be read
+        raise UserError(data.missing())
+    return data
 
 
 def test_images(checkpoint: Checkpoint, dataset: str | None, count: int | None):
     """The first `count` test samples as the network takes them: pixels and labels. Raises UserError."""
-    data, config = data_set(dataset or checkpoint.dataset), checkpoint.config
+    data, config = data_set(dataset or checkpoint.dataset, paths=bool(dataset)), checkpoint.config
     if count is not None and count < 1:
         raise UserError(f"--samples must be 1 or more, not {count}")
     if len(data.classes) != config.classes:

@@ -29,9 +29,13 @@ CALIBRATION = 512  # training images that set the scales of the conversion
 
 
 def config_of(name: str, config: ModelConfig) -> ModelConfig:
-    """The configuration of one of BASELINES with the layers of `config`; "converted" gives that of its ANN."""
+    """The configuration of one of BASELINES with the layers of `config`; "converted" gives that of its ANN.
+
+    The ANN sees at once what the others are shown over time: the whole image of a sequence, all events in one frame.
+    """
     if name in ("ann", "converted"):
-        return replace(config, kind="ann", norm="bn", steps=1, encoding="direct")
+        encoding = "events" if config.encoding == "events" else "direct"
+        return replace(config, kind="ann", norm="bn", steps=1, encoding=encoding)
     return replace(config, kind="snn", norm=name)
 
 
@@ -60,6 +64,8 @@ def compare(
     Returns name, step, correct, samples, accuracy, low, high, spikes, energy_nj, a row per exit step. Runs in `out` that
     are finished already are only measured again; unfinished ones go on. Raises as `train` does.
     """
+    encoding = config.encoding if config.encoding in ("poisson", "events") else "direct"
+    conversion.converted_config(config_of("ann", config), converted_steps, encoding)  # told before hours of training
     tables = []
     for name in BASELINES:
         if name == "converted":
@@ -74,7 +80,7 @@ def compare(
         )
         tables.append(_measured(name, run / "model.safetensors", recipe.dataset, seed))
     file = out / "converted" / "model.safetensors"
-    convert_file(out / "ann" / "model.safetensors", file, recipe.dataset, converted_steps, config.encoding)
+    convert_file(out / "ann" / "model.safetensors", file, recipe.dataset, converted_steps, encoding)
     tables.append(_measured("converted", file, recipe.dataset, seed))
     found = pd.concat(tables, ignore_index=True)
     return found.assign(name=pd.Categorical(found["name"], list(BASELINES), ordered=True)).sort_values(["name", "step"])
@@ -93,7 +99,8 @@ def convert_file(
     Raises CheckpointError, DataError, and ValueError where the network cannot be converted.
     """
     checkpoint = load_checkpoint(source)
-    pixels, _ = get(dataset).load("train")
+    conversion.converted_config(checkpoint.config, steps, encoding)
+    pixels, _ = get(dataset, paths=True).load("train", steps=1, side=checkpoint.config.in_shape[1])
     images = fit(pixels[:CALIBRATION], checkpoint.config.in_shape)
     model = conversion.convert(
         checkpoint.model,
@@ -109,7 +116,7 @@ def convert_file(
 def _measured(name: str, file: Path, dataset: str, seed: int) -> pd.DataFrame:
     checkpoint = load_checkpoint(file)
     config = checkpoint.config
-    pixels, labels = get(dataset).load("test", steps=config.steps, side=config.in_shape[1])
+    pixels, labels = get(dataset, paths=True).load("test", steps=config.steps, side=config.in_shape[1])
     result = evaluate(
         checkpoint.model,
         fit(pixels, config.in_shape),

@@ -92,7 +92,7 @@ def train(
     run, and when the loss stops being a number (the last good epoch stays on disk); DataError when the data set is not
     there or damaged.
     """
-    out, data = Path(out), get(recipe.dataset)
+    out, data = Path(out), get(recipe.dataset, paths=True)
     pixels, labels = _resident(*data.load("train", steps=config.steps, side=config.in_shape[1]))
     setup = {"model": config.to_dict(), "recipe": asdict(recipe)}
     done, state = _open_run(out, setup, resume)

@@ -11,7 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from . import comparison, training
-from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from .commands import UserError, data_set, measured, open_network, print_json
 from .datasets import DataError, DataSet
 from .snn import ModelConfig, sequence_steps
@@ -21,14 +21,16 @@ RECIPE = ("epochs", "batch", "lr", "momentum", "weight_decay", "gamma_decay", "a
 
 def setup(arguments: Namespace) -> tuple[ModelConfig, training.Recipe]:
     """Network and recipe that the arguments ask for, the rest as usual for the data set. Raises UserError."""
-    data = data_set(arguments.dataset)
+    if not arguments.out:
+        raise UserError("--out must name a folder and is empty")
+    data = data_set(arguments.dataset, paths=True)
     try:
         config = _config(arguments, data)
         recipe = training.Recipe(dataset=arguments.dataset, **{name: getattr(arguments, name) for name in RECIPE})
     except ValueError as error:
         raise UserError(error) from None
     if data.events != (config.encoding == "events"):
-        needed = "encoding events, in a spiking network" if data.events else "another encoding than events"
+        needed = "encoding events" if data.events else "another encoding than events"
         raise UserError(f"{data.title} holds {'events' if data.events else 'images'}: it needs {needed}")
     return config, recipe
 
@@ -37,7 +39,7 @@ def _config(arguments: Namespace, data: DataSet) -> ModelConfig:
     ann = arguments.kind == "ann"
     side = arguments.image_size
     in_shape = data.shape if side is None else (data.shape[0], side, side)
-    encoding = arguments.encoding or ("direct" if ann else data.encoding)
+    encoding = arguments.encoding or ("direct" if ann and not data.events else data.encoding)
     usual = 1 if ann else sequence_steps(encoding, in_shape) or data.steps
     return ModelConfig(
         arch=arguments.arch or data.arch,
@@ -76,8 +78,8 @@ def train(arguments: Namespace) -> None:
                 on_epoch=on_epoch,
                 command=command,
             )
+            checkpoint = load_checkpoint(Path(arguments.out) / "model.safetensors")
 
-    checkpoint = load_checkpoint(f"{arguments.out}/model.safetensors")
     final = measured(checkpoint, recipe.dataset, None, 0, "float32").accuracy().iloc[-1]
     summary = {
         "out": arguments.out,
@@ -89,7 +91,7 @@ def train(arguments: Namespace) -> None:
     if recipe.precision != "float32":
         rough = measured(checkpoint, recipe.dataset, None, 0, recipe.precision).accuracy().iloc[-1]
         summary[f"test_accuracy_{recipe.precision}"] = float(rough["accuracy"])
-    save_checkpoint(f"{arguments.out}/model.safetensors", model.cpu(), **{**checkpoint.metadata, **summary})
+    save_checkpoint(Path(arguments.out) / "model.safetensors", model.cpu(), **{**checkpoint.metadata, **summary})
     if arguments.json:
         return print_json(summary)
     if recipe.precision != "float32":
@@ -119,7 +121,7 @@ def convert(arguments: Namespace) -> None:
     """Make a spiking network from a trained ANN."""
     checkpoint = open_network(arguments)
     dataset = arguments.dataset or checkpoint.dataset
-    data_set(dataset)
+    _check_fits(checkpoint, data_set(dataset, paths=bool(arguments.dataset)))
     with _told(arguments.out):
         comparison.convert_file(
             arguments.file, arguments.out, dataset, arguments.steps, arguments.encoding, arguments.percentile
@@ -128,6 +130,12 @@ def convert(arguments: Namespace) -> None:
     if arguments.json:
         return print_json({"out": arguments.out, "steps": arguments.steps, "test_accuracy": float(final["accuracy"])})
     print(f"test accuracy at T = {arguments.steps}: {final['accuracy']:.2%}")
+
+
+def _check_fits(checkpoint: Checkpoint, data: DataSet) -> None:
+    """Before anything is written."""
+    if len(data.classes) != checkpoint.config.classes or data.events != (checkpoint.config.encoding == "events"):
+        raise UserError(f"{checkpoint.name} is no network for {data.title}: choose the data it was trained on")
 
 
 def compare(arguments: Namespace) -> None:

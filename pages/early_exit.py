@@ -38,6 +38,9 @@ def trade(table: pd.DataFrame, by_layer: pd.DataFrame, evaluation: Evaluation) -
         doubt.warning(
             f"At T = {view.steps} this network is no better than guessing on these samples: λ, θ, the normalisation or the "
             "data set may not be those it was trained with. What it saves by leaving early means little then."
+            if view.checkpoint.config.kind != "ann"
+            else "This network is no better than guessing on these samples: the normalisation or the data set may not be "
+            "those it was trained with."
         )
     _rule_sentence(table)
 

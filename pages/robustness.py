@@ -240,6 +240,8 @@ def pictures(close: robustness.Closeup, attack: Attack) -> None:
             with st.container(width=232):
                 st.image(show.picture(image, 224), width=224)
                 st.markdown(text)
+    if view.checkpoint.config.kind == "ann":
+        return
     frame = robustness.spikes_by_layer(
         view.checkpoint.config, {"clean": close.clean_result, attack.label: close.attacked_result}
     )

@@ -16,7 +16,8 @@ FLAT = 0.25  # of its largest value; a mean γ that varies less than that over t
 
 @dataclass(frozen=True)
 class Finding:
-    """page: where it can be looked at ("gamma", "spikes", "early_exit"). headline: a few words. text: one or two sentences."""
+    """page: where it can be looked at ("gamma", "spikes", "early_exit", "robustness"). headline: a few words. text: one or
+    two sentences."""
 
     page: str
     headline: str
@@ -88,11 +89,12 @@ def _rule(checkpoint: Checkpoint, threshold: float) -> Finding:
 
 
 def _guessing(checkpoint: Checkpoint, table: pd.DataFrame) -> Finding:
+    settings = "the" if checkpoint.config.kind == "ann" else "λ, θ, the"
     return Finding(
         "early_exit",
         "It only guesses",
         f"{table['accuracy'].iloc[-1]:.1%} of the test samples are right, and guessing gives "
-        f"{1 / checkpoint.config.classes:.1%}: λ, θ, the normalisation or the data set may not be those of the training.",
+        f"{1 / checkpoint.config.classes:.1%}: {settings} normalisation or the data set may not be those of the training.",
     )
 
 

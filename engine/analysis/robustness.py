@@ -158,13 +158,17 @@ def sweep_table(results: Sequence[tuple[Attack, Evaluation]]) -> pd.DataFrame:
 
 
 def spikes_by_layer(config: ModelConfig, conditions: dict[str, Evaluation]) -> pd.DataFrame:
-    """layer, condition, spikes: how many spikes each layer fires for a sample over all timesteps (mean over samples)."""
+    """layer, condition, spikes: how many spikes each layer fires for a sample over all timesteps (mean over samples).
+
+    The input has a row where it is spikes.
+    """
     names = ["input", *(spec.name for spec in config.hidden_layers())]
     return pd.DataFrame(
         [
             {"layer": layer, "condition": condition, "spikes": float(total)}
             for condition, evaluation in conditions.items()
             for layer, total in zip(names, evaluation.mean_spikes().sum(0))
+            if layer != "input" or not config.analog_input
         ]
     )
 

@@ -44,7 +44,7 @@ DATASETS = {
     "cifar100": DatasetFacts("CIFAR-100", 3, 32, 100, 0.99, *_CIFAR10_MOMENTS),
     "tiny-imagenet": DatasetFacts("Tiny-ImageNet", 3, 64, 200, 0.99, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
-_ARCH_LEAK = {"vgg9": 0.95, "vgg11": 0.99, "vgg-small": 0.95}
+_ARCH_LEAK = {"vgg11": 0.99}  # others: 0.95
 _NAMES = {
     "tiny-imagenet": r"tiny[-_ ]?imagenet",
     "fashion-mnist": r"fashion[-_ ]?mnist|(?<![a-z])fmnist",
@@ -230,7 +230,7 @@ class _Settler:
             return likely.leak, f"the paper's value for {likely.title}; not in the file", True
         if likely.leak is not None:
             return likely.leak, f"the usual value for {likely.title}; not in the file", True
-        return _ARCH_LEAK[self.facts.arch], f"the usual value for {self.facts.arch}; not in the file", True
+        return _ARCH_LEAK.get(self.facts.arch, 0.95), f"the usual value for {self.facts.arch}; not in the file", True
 
 
 def _fitted(moments: tuple[float, ...], channels: int) -> tuple[float, ...]:

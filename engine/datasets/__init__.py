@@ -1,5 +1,6 @@
 """Data sets by name: `get("digits").load("test")`."""
 
+import os
 from pathlib import Path
 
 from .base import DataError, DataSet, Images, Remote, fit, folder, to_unit
@@ -31,15 +32,16 @@ def entries() -> dict[str, DataSet]:
     return {**known, **{name: data for name, data in found.items() if name not in known}}
 
 
-def get(name: str) -> DataSet:
-    """The data set of a name, or of the path of a folder or archive of images.
+def get(name: str, *, paths: bool = False) -> DataSet:
+    """The data set of a name.
 
-    Raises ValueError with one sentence when there is none, and DataError when there is nothing usable at a path.
+    paths: take a path of a folder or archive of images too; never for a name that comes from a file. Raises ValueError
+    with one sentence when there is none, and DataError when there is nothing usable at a path.
     """
     known = entries()
     if name in known:
         return known[name]
-    if Path(name).exists() and name not in ("", ".", ".."):
+    if paths and name not in ("", ".", "..") and os.path.exists(name):
         return from_path(Path(name))
     raise ValueError(f"data set {name!r} is not known here; there is: {', '.join(known)}")
 

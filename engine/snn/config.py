@@ -139,8 +139,9 @@ class ModelConfig:
         )
         if self.kind == "ann":
             self._require(
-                self.encoding == "direct" and self.steps == 1,
-                f"an ANN takes the image itself in one step: encoding direct and 1 step, not {self.encoding} and {self.steps}",
+                self.encoding in ("direct", "events") and self.steps == 1,
+                "an ANN takes the image itself, or all events in one frame, in one step: "
+                f"encoding direct or events and 1 step, not {self.encoding} and {self.steps}",
             )
         needed = sequence_steps(self.encoding, self.in_shape)
         self._require(

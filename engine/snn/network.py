@@ -37,8 +37,7 @@ class SpikingNetwork(nn.Module):
             nn.init.xavier_uniform_(layer.weight, gain=2.0)
             self.add_module(spec.name, layer)
             if spec.spiking:
-                norm = build_norm(config.norm, config.steps, spec.out_shape[0], config.threshold)
-                self.add_module(spec.norm_name, norm)
+                self.add_module(spec.norm_name, build_norm(config.norm, config.steps, spec.out_shape[0]))
 
     def forward(self, x: Tensor, *, seed: int | None = None, samples: Tensor | None = None) -> Tensor:
         """Class scores after all timesteps, [B, K]. Arguments as forward_steps."""
@@ -76,7 +75,7 @@ class SpikingNetwork(nn.Module):
         if observe is not None:
             observe(-1, x.expand(steps, *x.shape[1:]), x.expand(steps, *x.shape[1:]))
         for index, spec in enumerate(self.config.hidden_layers()):
-            current = self.get_submodule(spec.norm_name)(self._weigh(spec, x), steps)
+            current = self._normalise(spec, self._weigh(spec, x), steps)
             spikes, membrane = self._fire(current)
             del current
             if observe is not None:
@@ -103,6 +102,11 @@ class SpikingNetwork(nn.Module):
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             out = layer(rows)
         return out.float().unflatten(0, x.shape[:2])
+
+    def _normalise(self, spec: LayerSpec, x: Tensor, steps: int) -> Tensor:
+        """[steps, B, …] whatever the norm."""
+        norm = self.get_submodule(spec.norm_name)
+        return norm(x, steps, self.config.threshold) if self.config.norm == "tdbn" else norm(x, steps)
 
     def _fire(self, current: Tensor) -> tuple[Tensor, Tensor]:
         """Spikes and membrane; for an ANN its activations as both."""
@@ -136,7 +140,7 @@ def build_model(config: ModelConfig) -> SpikingNetwork:
 
 @torch.no_grad()
 def spike_counts(model: SpikingNetwork, x: Tensor, *, seed: int | None = None, samples: Tensor | None = None) -> Tensor:
-    """How many spikes each hidden layer fired for each sample at each timestep: int64 [T, layers, B].
+    """How many spikes each hidden layer fired for each sample at each timestep: int64 [T, layers, B]; an ANN fires none.
 
     x, seed, samples: as SpikingNetwork.forward_steps.
     """
@@ -144,7 +148,8 @@ def spike_counts(model: SpikingNetwork, x: Tensor, *, seed: int | None = None, s
 
     def count(layer: int, spikes: Tensor, _membrane: Tensor):
         if layer >= 0:
-            counts.append(spikes.flatten(2).count_nonzero(2))
+            fired = spikes.flatten(2).count_nonzero(2)
+            counts.append(torch.zeros_like(fired) if model.config.kind == "ann" else fired)
 
     model.forward_steps(x, seed=seed, samples=samples, observe=count)
     return torch.stack(counts, 1)

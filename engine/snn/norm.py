@@ -101,12 +101,8 @@ class TDNorm(nn.BatchNorm1d):
     Source: Zheng et al., "Going Deeper With Directly-Trained Larger Spiking Neural Networks", AAAI 2021.
     """
 
-    def __init__(self, channels: int, threshold: float):
-        super().__init__(channels)
-        self.threshold = threshold
-
-    def forward(self, x: Tensor, steps: int) -> Tensor:
-        """Normalise all timesteps together."""
+    def forward(self, x: Tensor, steps: int, threshold: float) -> Tensor:
+        """Normalise all timesteps together, to the scale of the threshold θ."""
         rows = x.flatten(0, 1)
         if self.training:
             self.num_batches_tracked += 1
@@ -114,7 +110,7 @@ class TDNorm(nn.BatchNorm1d):
             rows,
             self.running_mean,
             self.running_var,
-            self.weight * self.threshold,
+            self.weight * threshold,
             self.bias,
             self.training,
             self.momentum,
@@ -146,10 +142,8 @@ class NoNorm(nn.Module):
         return x.expand(steps, *x.shape[1:])
 
 
-def build_norm(kind: str, steps: int, channels: int, threshold: float) -> nn.Module:
+def build_norm(kind: str, steps: int, channels: int) -> nn.Module:
     """The norm of one layer; kind: one of engine.snn.NORMS."""
     if kind == "bntt":
         return BNTT(steps, channels)
-    if kind == "tdbn":
-        return TDNorm(channels, threshold)
-    return NoNorm() if kind == "none" else {"bn": SharedNorm, "folded": Folded}[kind](channels)
+    return NoNorm() if kind == "none" else {"bn": SharedNorm, "tdbn": TDNorm, "folded": Folded}[kind](channels)

@@ -61,7 +61,7 @@ def runs(tmp_path_factory):
 def folder(tmp_path, monkeypatch):
     """An empty data folder."""
     monkeypatch.setenv("BNTT_DATA", str(tmp_path))
-    for kept in (data_sets._known, data_sets._downloads, session._test_samples):
+    for kept in (data_sets._known, data_sets._downloads, session._fitted):
         kept.clear()
     return tmp_path
 
@@ -123,7 +123,7 @@ def test_a_data_set_that_is_not_here_is_a_sentence_and_a_button(page, folder):
     app = healthy(choose_data(opened(page, "mnist"), "mnist"))
     assert not app.error
     if page == "gamma":
-        assert "not here" not in said(app), "γ needs no data"
+        assert "MNIST is not here. " not in said(app), "γ needs no data"
         return
     assert f"MNIST is not here. {folder} holds no MNIST; put train-images-idx3-ubyte.gz" in said(app)
     assert [b.label for b in app.main.button if "Download" in b.label] == ["Download MNIST (12 MB)"]
@@ -147,11 +147,39 @@ def test_events_are_not_shown_to_a_network_for_images_nor_the_other_way_round(fo
     assert "CIFAR10-DVS is not here." in said(app)
 
 
+def test_results_follow_the_files_of_a_data_set(folder):
+    """Images that were replaced are other images, though the data set has the same name."""
+
+    def spikes(level):
+        for split in ("train", "test"):
+            for name in ("cats", "dogs"):
+                (folder / "pets" / split / name).mkdir(parents=True, exist_ok=True)
+                for number in range(3):
+                    image = np.full((16, 16), level, np.uint8)
+                    Image.fromarray(image).save(folder / "pets" / split / name / f"{number}.{level}.png")
+        for old in (folder / "pets").rglob("*.png"):
+            if f".{level}." not in old.name:
+                old.unlink()
+        data_sets._known.clear()
+        app = finished(choose_data(opened("early_exit", "bn"), "pets"))
+        return next(metric.value for metric in app.metric if metric.label == "Spikes a sample")
+
+    assert spikes(10) != spikes(250)
+
+
+def test_a_data_set_that_vanishes_while_it_is_looked_at_is_a_sentence(folder):
+    write_mnist(folder / "MNIST")
+    app = choose_data(opened("spikes", "mnist"), "mnist")
+    for path in (folder / "MNIST").iterdir():
+        path.unlink()
+    assert "MNIST is not here." in said(healthy(app.run()))
+
+
 def test_damaged_files_are_a_sentence(folder):
     for name, content in write_mnist(folder / "MNIST").items():
         (folder / "MNIST" / name).write_bytes(content[: len(content) // 2])
     app = healthy(choose_data(opened("early_exit", "mnist"), "mnist"))
-    assert "t10k-images-idx3-ubyte.gz is cut off" in said(app)
+    assert "MNIST cannot be read. t10k-images-idx3-ubyte.gz is cut off" in said(app)
 
 
 @pytest.fixture

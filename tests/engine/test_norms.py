@@ -64,7 +64,7 @@ def test_shared_norm_is_torchs_batch_norm_in_a_loop_over_time(shape):
 
 def test_tdbn_normalises_over_time_too_and_scales_by_the_threshold():
     """The formula of Zheng et al. 2021 in float64 NumPy, over batch, space and time together."""
-    norm, x = TDNorm(3, 0.5), torch.randn(4, 6, 3, 5, 5) * 3 + 1
+    norm, x = TDNorm(3), torch.randn(4, 6, 3, 5, 5) * 3 + 1
     with torch.no_grad():
         norm.weight.copy_(torch.tensor([0.5, 1.5, 2.0]))
         norm.bias.copy_(torch.tensor([0.1, -0.3, 0.0]))
@@ -76,12 +76,12 @@ def test_tdbn_normalises_over_time_too_and_scales_by_the_threshold():
         shift = norm.bias.detach().double().numpy()
         return (values - mean[:, None, None]) * scale[:, None, None] + shift[:, None, None]
 
-    assert np.abs(norm.train()(x, 4).detach().numpy() - formula(mean, var)).max() < 1e-5
+    assert np.abs(norm.train()(x, 4, 0.5).detach().numpy() - formula(mean, var)).max() < 1e-5
     count = values[:, :, 0].size
     assert np.allclose(norm.running_mean, 0.1 * mean, atol=1e-6)
     assert np.allclose(norm.running_var, 0.9 + 0.1 * var * count / (count - 1), rtol=1e-5)
     running = [getattr(norm, name).double().numpy() for name in ("running_mean", "running_var")]
-    assert np.abs(norm.eval()(x, 4).detach().numpy() - formula(*running)).max() < 1e-5
+    assert np.abs(norm.eval()(x, 4, 0.5).detach().numpy() - formula(*running)).max() < 1e-5
 
 
 @pytest.mark.parametrize("norm", ["bn", "tdbn", "none", "bntt"])
@@ -153,7 +153,7 @@ def test_a_row_is_not_known_before_it_is_shown():
     "changes, words",
     [
         (dict(norm="folded"), "a network of kind snn has norm bntt or bn or tdbn or none, not folded"),
-        (dict(kind="ann", norm="bn"), "an ANN takes the image itself in one step"),
+        (dict(kind="ann", norm="bn"), "an ANN takes the image itself, or all events in one frame, in one step"),
         (dict(kind="ann", encoding="direct", steps=1), "a network of kind ann has norm bn or none, not bntt"),
         (dict(kind="converted"), "a network of kind converted has norm folded, not bntt"),
         (dict(encoding="rows", arch="mlp", layout="F4"), "images of 8×8 have 8 rows, so steps must be 8, not 5"),
@@ -292,3 +292,40 @@ def test_each_architecture_makes_a_training_step_at_full_width(arch, shape, clas
     nn.functional.cross_entropy(model(x, seed=0), torch.tensor([0, classes - 1])).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+
+
+def test_tdbn_follows_the_threshold_in_use(tmp_path):
+    """θ stands in the norm's formula too: loading with another θ is the same as saving and loading that."""
+    save_checkpoint(tmp_path / "one.safetensors", build_model(config_of(norm="tdbn")))
+    other = load_checkpoint(tmp_path / "one.safetensors", threshold=2.0)
+    save_checkpoint(tmp_path / "two.safetensors", other.model)
+    x = torch.randn(4, 1, 8, 8)
+    expected = load_checkpoint(tmp_path / "two.safetensors").model.forward_steps(x, seed=0)
+    assert torch.equal(other.model.forward_steps(x, seed=0), expected)
+
+
+def test_an_ann_has_no_spikes_to_count(ann):
+    model, images = ann
+    assert spike_counts(model, images).shape == (1, 2, 64) and not spike_counts(model, images).any()
+
+
+def test_an_ann_on_events_is_converted():
+    """It gets all events in one frame; its conversion gets them in T frames (here equal ones, as only means count in the
+    limit) and approaches its scores."""
+    torch.manual_seed(3)
+    ann = build_model(config_of(**{**ANN, "encoding": "events", "in_shape": (2, 8, 8)})).eval()
+    frames = torch.randint(0, 3, (16, 2, 8, 8)).float().expand(400, -1, -1, -1, -1)
+    summed = frames.sum(0, keepdim=True)
+    with torch.no_grad():
+        expected = ann(summed)
+        converted = convert(ann, summed, steps=400, encoding="events", percentile=100)
+        assert (converted(frames) - expected).abs().mean() < 0.05 * expected.std()
+    with pytest.raises(ValueError, match="must be events, not direct"):
+        convert(ann, summed, steps=4, encoding="direct")
+
+
+def test_scales_of_a_large_layer_come_from_some_of_its_activations(ann, monkeypatch):
+    model, images = ann
+    whole = activation_scales(model, images, 99.0)
+    monkeypatch.setattr("engine.conversion.MOST_VALUES", 5000)
+    assert activation_scales(model, images, 99.0) == pytest.approx(whole, rel=0.1)

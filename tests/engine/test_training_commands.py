@@ -2,15 +2,18 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from engine import load_checkpoint
+from engine import load_checkpoint, save_checkpoint
 from engine.__main__ import main
 from engine.analysis import early_exit
 from engine.analysis.evaluation import evaluate
 from engine.datasets import get
 
+from .test_aedat import aedat_bytes
 from .test_commands import write_model
 
 
@@ -93,7 +96,10 @@ def test_compare_prints_a_table(capsys, tmp_path):
     "arguments, words",
     [
         (["train", "--kind", "ann", "--norm", "bntt"], "a network of kind ann has norm bn or none, not bntt"),
-        (["train", "--kind", "ann", "--steps", "5"], "an ANN takes the image itself in one step"),
+        (
+            ["train", "--kind", "ann", "--steps", "5"],
+            "an ANN takes the image itself, or all events in one frame, in one step",
+        ),
         (["train", "--encoding", "events"], "Digits holds images: it needs another encoding than events"),
         (["train", "--encoding", "rows", "--steps", "9", "--arch", "mlp"], "16×16 have 16 rows, so steps must be 16"),
         (["train", "--encoding", "rows"], "are too small for vgg-small"),
@@ -117,3 +123,68 @@ def test_only_an_ann_is_converted(capsys, tmp_path):
     assert main(["convert", file, "--out", str(tmp_path / "x.safetensors")]) == 2
     assert "only a network of kind ann can be converted" in capsys.readouterr().err
     assert not (tmp_path / "x.safetensors").exists()
+
+
+@pytest.mark.parametrize("encoding", ["rows", "direct"])
+def test_sequences_and_direct_coding_are_compared_too(encoding, answer, tmp_path):
+    """The ANN sees the whole image, and so does its conversion."""
+    options = ["--arch", "mlp", "--layout", "F8", "--encoding", encoding, "--epochs", "1", "--converted-steps", "4"]
+    steps = [] if encoding == "rows" else ["--steps", "2"]
+    rows = answer("compare", *options, *steps, "--batch", "256", "--out", str(tmp_path / "all"))["results"]
+    last = {row["name"]: row["step"] for row in rows}
+    own = 16 if encoding == "rows" else 2
+    assert last == {"bntt": own, "tdbn": own, "bn": own, "none": own, "converted": 4, "ann": 1}
+
+
+def test_events_are_compared_too(answer, tmp_path, monkeypatch):
+    monkeypatch.setenv("BNTT_DATA", str(tmp_path))
+    draw = np.random.default_rng(0)
+    for label, name in enumerate(get("cifar10-dvs").classes):
+        (tmp_path / "CIFAR10-DVS" / name).mkdir(parents=True)
+        for number in range(4):
+            events = [(t * 100, 12 * label + t % 5, *draw.integers(0, 128, 1).tolist(), t % 2) for t in range(200)]
+            (tmp_path / "CIFAR10-DVS" / name / f"cifar10_{name}_{number}.aedat").write_bytes(aedat_bytes(events))
+    options = ["--layout", "C4 P F8", "--steps", "3", "--image-size", "16", "--epochs", "1", "--converted-steps", "5"]
+    rows = answer("compare", "--dataset", "cifar10-dvs", *options, "--batch", "15", "--out", str(tmp_path / "all"))[
+        "results"
+    ]
+    assert {row["name"]: row["step"] for row in rows} == {
+        "bntt": 3,
+        "tdbn": 3,
+        "bn": 3,
+        "none": 3,
+        "converted": 5,
+        "ann": 1,
+    }
+    assert answer("evaluate", str(tmp_path / "all" / "ann" / "model.safetensors"))["samples"] == 10
+
+
+def test_a_data_set_named_by_a_file_is_never_a_path(answer, capsys, tmp_path):
+    """A checkpoint that names a folder of this machine does not make the engine read it."""
+    for name in ("a", "b"):
+        (tmp_path / "secret" / name).mkdir(parents=True)
+        for number in range(5):
+            Image.new("L", (8, 8)).save(tmp_path / "secret" / name / f"{number}.png")
+    model = load_checkpoint(write_model(tmp_path / "tiny.safetensors", classes=2)).model
+    save_checkpoint(
+        tmp_path / "spy.safetensors", model, dataset=str(tmp_path / "secret")[-64:], mean=(0.5,), std=(0.5,)
+    )
+    assert main(["evaluate", str(tmp_path / "spy.safetensors")]) == 2
+    assert "is not known here" in capsys.readouterr().err
+    given = answer("evaluate", str(tmp_path / "spy.safetensors"), "--dataset", str(tmp_path / "secret"))
+    assert given["samples"] == 2, "but a person may name one"
+
+
+@pytest.mark.parametrize("arch", ["mlp", "cnn7"])
+@pytest.mark.parametrize("dataset", ["mnist", "digits"])
+def test_every_architecture_opens_with_every_data_set(arch, dataset, tmp_path):
+    layout = "F4" if arch == "mlp" else "C2 P F4"
+    model = load_checkpoint(write_model(tmp_path / "a.safetensors", arch=arch, layout=layout)).model
+    save_checkpoint(tmp_path / "b.safetensors", model, dataset=dataset)
+    assert load_checkpoint(tmp_path / "b.safetensors").config.leak == 0.95
+
+
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_an_empty_folder_name_is_told(command, capsys):
+    assert main([command, "--out", ""]) == 2
+    assert "--out must name a folder" in capsys.readouterr().err
