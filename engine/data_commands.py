@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Hashable, Iterator
@@ -26,8 +25,8 @@ def add_parser(commands) -> None:
     listing = actions.add_parser("list", help="all data sets, and whether they are there")
     fetch = actions.add_parser("get", help="fetch a data set; goes on where an earlier try was broken off")
     check = actions.add_parser("check", help="look through every sample of a data set")
-    for command in (fetch, check):
-        command.add_argument("name")
+    fetch.add_argument("name")
+    check.add_argument("name", help="of a data set, or the path of a folder or archive of images")
     for command in (listing, fetch, check):
         command.add_argument("--data", metavar="DIR", help="folder of data sets (default: $BNTT_DATA, or .data)")
         command.add_argument("--json", action="store_true", help="JSON on standard output")
@@ -55,29 +54,16 @@ def _entries() -> list[DataSet]:
     return list(entries().values())
 
 
-def _find(name: str) -> DataSet:
-    from .commands import UserError
-    from .datasets import get
-
-    try:
-        return get(name)
-    except ValueError as error:
-        raise UserError(error) from None
-
-
-def _print_json(value: dict) -> None:
-    print(json.dumps(value, indent=1, allow_nan=False))
-
-
 # ----------------------------------------------------------------------------------------------------- list
 
 
 def _list(arguments: argparse.Namespace) -> None:
+    from .commands import print_json
     from .datasets import folder
 
     rows = [_row(data) for data in _entries()]
     if arguments.json:
-        return _print_json({"folder": str(folder()), "data_sets": rows})
+        return print_json({"folder": str(folder()), "data_sets": rows})
     table = [("name", "title", "shape", "classes", "")]
     for row in rows:
         state = f"there  {row['where']}" if row["there"] else f"missing: {row['missing']}"
@@ -110,7 +96,10 @@ def _row(data: DataSet) -> dict:
 
 def _where(place: Hashable) -> str:
     """The file, or the folder of the files, that is named in what `look` gave back; "" when none is."""
-    paths = [part for part in _parts(place) if isinstance(part, Path)]
+    from .datasets import folder
+
+    # Some tell the data folder, too, which says nothing of where in it they lie.
+    paths = [part for part in _parts(place) if isinstance(part, Path) and part != folder()]
     return os.path.commonpath(paths) if paths else ""
 
 
@@ -126,11 +115,11 @@ def _parts(place: Hashable) -> Iterator[Hashable]:
 
 
 def _get(arguments: argparse.Namespace) -> None:
-    from .commands import UserError
+    from .commands import UserError, data_set, print_json
     from .datasets import folder
     from .datasets.download import intact, megabytes
 
-    data, place = _find(arguments.name), folder()
+    data, place = data_set(arguments.name), folder()
     missing = data.missing()
     there = [remote for remote in data.remote if intact(remote, place)]
     # Where nothing is missing, the data set lies there unpacked, without some of the files that a download brings.
@@ -141,7 +130,7 @@ def _get(arguments: argparse.Namespace) -> None:
         raise UserError(missing)
     brought = sum((place / remote.path).stat().st_size for remote in lacking)
     if arguments.json:
-        return _print_json(
+        return print_json(
             {
                 "name": data.name,
                 "folder": str(place),
@@ -176,14 +165,15 @@ def _download(data: DataSet) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    from .commands import data_set, print_json
     from .datasets import folder
 
-    data = _find(arguments.name)
+    data = data_set(arguments.name, paths=True)
     data.look(folder())
     files = _check_files(data)
     splits = {split: _check_split(data, split) for split in ("train", "test")}
     if arguments.json:
-        return _print_json({"name": data.name, "folder": str(folder()), "verified": files, "splits": splits})
+        return print_json({"name": data.name, "folder": str(folder()), "verified": files, "splits": splits})
     for file in files:
         print(f"{file}: the checksum is right")
     for split, row in splits.items():

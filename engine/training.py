@@ -126,8 +126,8 @@ def train(
 
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:
-    """The step size during `epoch` (from 1): lr, a tenth after each milestone."""
-    passed = sum(epoch > round(share * recipe.epochs) for share in recipe.milestones)
+    """The step size during `epoch` (from 1): lr in the first, and a tenth after each milestone."""
+    passed = sum(epoch > max(1, round(share * recipe.epochs)) for share in recipe.milestones)
     return recipe.lr * 0.1**passed
 
 

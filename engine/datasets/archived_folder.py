@@ -7,7 +7,6 @@ what the entry must know is kept beside the decoded pixels.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import islice
@@ -64,10 +63,14 @@ def entry(path: Path, stamp: str) -> DataSet:
 
 @lru_cache(maxsize=256)
 def _likely(path: Path, stamp: str) -> bool:
-    """Whether an archive begins like one of the layouts."""
+    """Whether an archive begins like one of the layouts, or is too damaged for that to be known."""
     names = []
-    with suppress(DataError):  # what comes before the damage may tell
+    try:
         names.extend(member.name for member in islice(files.members(path), PEEK))
+    except DataError:
+        if not names:  # a .zip has its list at the end: without that, nothing of it can be told
+            return True
+        # What comes before the damage may tell.
     images = [name.split("/") for name in names if files.is_image(name)]
     # There may be more folders or classes than these: <class>/<image> to <top>/train/<class>/<image>.
     fitting = [parts for parts in images if 2 <= len(parts) <= 4 and may_be_class(parts[-2])]

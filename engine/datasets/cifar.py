@@ -17,6 +17,7 @@ import torch
 
 from .base import DataError, DataSet, Images, Remote
 from .cifar_pickle import PIXELS, read_batch
+from .decoded import stamps
 
 MAX_BYTES = 256 << 20  # of one file; the largest published has 155 MB
 MAX_COUNT = 1_000_000
@@ -35,31 +36,32 @@ class Version(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a version lies: the folder with its files, or its archive."""
+    """Where a version lies: the folder with its files, or its archive. stamps: what changes when one of them does."""
 
     version: Version
     path: Path
     packed: bool
+    stamps: tuple[str, ...]
 
 
 def _look(title: str, versions: tuple[Version, ...], folders: tuple[str, ...], data: Path) -> Place:
     """Unpacked files if all are there, else an archive. Raises DataError."""
-    partly: tuple[list[str], Place] | None = None
+    partly: tuple[list[str], Version, Path] | None = None
     for version in versions:
         names = (*version.train, *version.test)
         for path in (data / folder / version.folder for folder in folders):
             missing = [name for name in names if not os.path.isfile(path / name)]
             if not missing:
-                return Place(version, path, packed=False)
+                return Place(version, path, packed=False, stamps=stamps(path, names))
             if len(missing) < len(partly[0] if partly else names):
-                partly = missing, Place(version, path, packed=False)
+                partly = missing, version, path
     for version in versions:
         for path in (data / folder / version.archive for folder in folders):
             if os.path.isfile(path):
-                return Place(version, path, packed=True)
+                return Place(version, path, packed=True, stamps=stamps(path))
     if partly:
-        missing, place = partly
-        raise DataError(f"{place.path} lacks {' and '.join(missing)}; unpack {place.version.archive} again")
+        missing, version, path = partly
+        raise DataError(f"{path} lacks {' and '.join(missing)}; unpack {version.archive} again")
     raise DataError(f"{data} holds no {title}; put {versions[0].archive} there")
 
 

@@ -152,7 +152,7 @@ def _read(place: Place, split: str, steps: int, side: int, by: str) -> Images:
     size = sum(r.size for r in recordings)
     kept = event_store.Split(split, facts, len(recordings), size, partial(_parsed, recordings))
     pixels = event_store.load(place.data, kept, steps, side, by)
-    return Images(torch.from_numpy(pixels), torch.tensor([r.label for r in recordings]))
+    return Images(pixels, torch.tensor([r.label for r in recordings]))
 
 
 FILES = {  # number at figshare, MD5, bytes

@@ -24,10 +24,11 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_dir
+from torch import Tensor
 
 from ..files import replacing, write_text
 from .base import DataError, Images, folder
-from .image_archive import LARGEST_FILE, Encoded, Plan, decode
+from .image_archive import LARGEST_FILE, Encoded, Plan, decode, stamp, told
 
 FORMAT = "1"  # part of every key: to be raised when the same files would give other pixels
 BATCH, BATCH_BYTES = 64, 4 << 20  # images decoded at a time, and how many bytes of them are held
@@ -42,6 +43,19 @@ def key(path: Path, facts: Iterable[str]) -> str:
     # Relative, so that a data folder that is moved keeps what was decoded.
     source = path.relative_to(data) if path.is_relative_to(data) else path
     return _digest([str(source)])[:SOURCE] + _digest([FORMAT, *facts])
+
+
+def stamps(path: Path, names: Iterable[str] = ("",)) -> tuple[str, ...]:
+    """What changes when one of the files or folders below `path` does; "" for what is not there. Raises DataError."""
+    with told(path):
+        return tuple(_stamp(path / name) for name in names)
+
+
+def _stamp(path: Path) -> str:
+    try:
+        return stamp(path.stat())
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
 
 
 class _Listed(NamedTuple):
@@ -82,7 +96,7 @@ def load(name: str, key: str, split: str, shape: tuple[int, int, int], plan: Cal
     with `split`. What the same data set left under earlier keys is deleted then. Two processes that ask at once decode
     once. Raises DataError for damaged files, or when there is no place to keep the pixels.
     """
-    for root in _roots():
+    for root in roots(folder()):
         if found := _mapped(root / f"{name}-{key}-{split}", shape):
             return found
     root = _writable_root()
@@ -105,7 +119,7 @@ def load(name: str, key: str, split: str, shape: tuple[int, int, int], plan: Cal
 
 def recalled(name: str, key: str) -> dict | None:
     """What `remember` has kept under this key, if anything."""
-    for root in _roots():
+    for root in roots(folder()):
         with suppress(OSError, ValueError):
             return json.loads((root / f"{name}-{key}.json").read_text("utf-8"))
     return None
@@ -117,13 +131,26 @@ def remember(name: str, key: str, facts: dict) -> None:
         write_text(_writable_root() / f"{name}-{key}.json", json.dumps(facts))
 
 
-def _roots() -> tuple[Path, Path]:
-    """Where decoded images are looked for and kept: with the data if that can be."""
-    return folder() / ".decoded", Path(user_cache_dir("bntt")) / "decoded"
+def roots(data: Path) -> tuple[Path, Path]:
+    """Where what was decoded is looked for and kept: with the data in the folder `data` if that can be."""
+    return data / ".decoded", Path(user_cache_dir("bntt")) / "decoded"
+
+
+def mapped(path: Path, shape: tuple[int, ...]) -> Tensor:
+    """The uint8 array of this shape that a .npy file holds, mapped. Raises OSError or ValueError if it holds none."""
+    try:  # copy on write: a write by mistake neither reaches the file nor ends the process
+        pixels = np.lib.format.open_memmap(path, "c")
+    except OSError:  # Linux grants no such map that is larger than the memory
+        pixels = np.lib.format.open_memmap(path, "r")
+    if (pixels.dtype, pixels.shape) != (np.uint8, shape):
+        raise ValueError(f"{path} holds {pixels.dtype} of {pixels.shape}, not uint8 of {shape}")
+    with warnings.catch_warnings():  # of the map that cannot be written
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(pixels)
 
 
 def _writable_root() -> Path:
-    for root in _roots():
+    for root in roots(folder()):
         with suppress(OSError):
             root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=root):
@@ -135,17 +162,10 @@ def _mapped(place: Path, shape: tuple[int, int, int]) -> Images | None:
     """What lies there; None when nothing does, or something else."""
     try:
         labels = np.load(place / "labels.npy")
-        try:  # copy on write: a write by mistake neither reaches the file nor ends the process
-            pixels = np.load(place / "pixels.npy", mmap_mode="c")
-        except OSError:  # Linux grants no such map that is larger than the memory
-            pixels = np.load(place / "pixels.npy", mmap_mode="r")
+        pixels = mapped(place / "pixels.npy", (len(labels), *shape))
     except (OSError, ValueError, EOFError):
         return None
-    if (pixels.dtype, pixels.shape, labels.dtype) != (np.uint8, (len(labels), *shape), np.int64):
-        return None
-    with warnings.catch_warnings():  # of the map that cannot be written
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return Images(torch.from_numpy(pixels), torch.from_numpy(labels))
+    return Images(pixels, torch.from_numpy(labels)) if labels.dtype == np.int64 else None
 
 
 def _build(building: Path, name: str, key: str, shape: tuple[int, int, int], plan: Plan) -> None:

@@ -1,8 +1,8 @@
 """What is kept on disk of CIFAR10-DVS: the events of its recordings, once parsed, and the frames made from them.
 
 Events lie in <data folder>/.decoded, 6 bytes each (12.3 GB in all) as long as there is room; frames (1.8 GB of
-20×2×48×48) lie there, too, or in the system's temporary folder. Both are mapped from files, and no more than one
-recording is in memory at a time.
+20×2×48×48) lie there, too, or in the user's cache folder. Both are mapped from files, and no more than one recording
+is in memory at a time.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import errno
 import hashlib
 import math
 import os
+import re
 import shutil
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -23,12 +23,15 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from ..files import replacing
+from . import decoded
 from .aedat import Events, frames
 from .base import DataError
 
 FORMAT = "1"  # of what is kept; another one is made anew
+PREFIX, DIGITS = "cifar10-dvs-", 16  # a folder's name: the prefix and so many hexadecimal digits
 ABANDONED = 86_400  # s without a change until an unfinished file counts as left over
 
 _one = threading.Lock()  # two pages may ask at once: the second then finds what the first has made
@@ -46,27 +49,26 @@ class Split(NamedTuple):
     parse: Callable[[], Iterator[Events]]
 
 
-def load(data: Path, split: Split, steps: int, side: int, by: str) -> np.ndarray:
+def load(data: Path, split: Split, steps: int, side: int, by: str) -> Tensor:
     """uint8 [recordings, steps, 2, side, side], mapped from a file; made first where it is not there. by: see `frames`.
 
     data: the data folder. Raises DataError where there is no room, and what split.parse raises.
     """
-    folder = "cifar10-dvs-" + hashlib.sha256(repr((FORMAT, split.facts)).encode()).hexdigest()[:16]
-    homes = [data / ".decoded", Path(tempfile.gettempdir()) / "bntt-decoded"]
+    folder = PREFIX + hashlib.sha256(repr((FORMAT, split.facts)).encode()).hexdigest()[:DIGITS]
+    homes = decoded.roots(data)
     shape = (split.count, steps, 2, side, side)
 
     def write(path: Path) -> None:
         size = split.size * 6 // 8  # an event takes 8 bytes in a recording
         store = partial(_write_store, split)
         try:
-            # The temporary folder may be memory, so so much is not kept there.
-            events = _kept(homes[:1], f"{folder}/{split.name}", size, _open_store, store)
+            # So much is not kept in the user's cache: home folders are often small.
+            events = _kept(homes[:1], f"{folder}/{split.name}", size, partial(_open_store, split.count), store)
         except _NoRoom:
             events = split.parse()
         _write_frames(events, shape, by, path)
 
-    # Mapped copy-on-write: torch warns of arrays that cannot be written.
-    read = partial(np.load, mmap_mode="c")
+    read = partial(decoded.mapped, shape=shape)
     with _one:
         return _kept(homes, f"{folder}/{split.name}-{by}-{steps}x{side}.npy", math.prod(shape), read, write)
 
@@ -87,9 +89,14 @@ class _Store:
             yield Events(self.t[start:end].astype(np.int64), x, y, polarity)
 
 
-def _open_store(path: Path) -> _Store:
-    t, address, starts = (np.load(f"{path}-{part}.npy", mmap_mode="r") for part in ("t", "address", "starts"))
-    if not len(t) == len(address) == starts[-1]:
+def _open_store(count: int, path: Path) -> _Store:
+    """The store of so many recordings. Raises OSError or ValueError where none lies, or not the whole of it."""
+    parts = [np.lib.format.open_memmap(f"{path}-{part}.npy", "r") for part in ("t", "address", "starts")]
+    t, address, starts = parts
+    if [part.dtype for part in parts] != [np.uint32, np.uint16, np.int64] or starts.shape != (count + 1,):
+        raise ValueError(f"{path} holds something else")
+    whole = t.shape == address.shape == (starts[-1],)
+    if not whole or starts[0] or (np.diff(starts) < 0).any():
         raise ValueError(f"{path} is not whole")
     return _Store(t, address, starts)
 
@@ -132,13 +139,13 @@ class _NoRoom(DataError):
     """What was decoded can be kept nowhere."""
 
 
-def _kept(homes: list[Path], name: str, size: int, read: Callable[[Path], _T], write: Callable[[Path], None]) -> _T:
+def _kept(homes: Sequence[Path], name: str, size: int, read: Callable[[Path], _T], write: Callable[[Path], None]) -> _T:
     """What `read` finds under `name` (folder/file) in one of the homes; where it is not there, or not whole, `write`
     makes it first, in the first home that can be written and has room for `size` bytes. Raises _NoRoom."""
     for home in homes:
         try:
             return read(home / name)
-        except (OSError, ValueError, EOFError):
+        except (OSError, ValueError):
             pass
     for home in homes:
         try:
@@ -163,8 +170,9 @@ def _tidy(folder: Path) -> None:
                 path.unlink()
         except OSError:  # finished or removed meanwhile, or another's
             pass
-    for other in folder.parent.glob("cifar10-dvs-*"):
-        if other != folder:
+    for other in folder.parent.glob(f"{PREFIX}*"):
+        # Decoded images of a data set may have a name that begins like these.
+        if other != folder and re.fullmatch(f"{PREFIX}[0-9a-f]{{{DIGITS}}}", other.name):
             shutil.rmtree(other, ignore_errors=True)
 
 

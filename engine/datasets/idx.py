@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 
 from .base import DataError, DataSet, Images, Remote
+from .decoded import stamps
 
 SIDE = 28
 CLASSES = 10
@@ -24,10 +25,11 @@ TEST = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
 class Place(NamedTuple):
-    """Where the four files are, plain or packed."""
+    """Where the four files are, plain or packed. stamps: what changes when one of them does."""
 
     train: tuple[Path, Path]
     test: tuple[Path, Path]
+    stamps: tuple[str, ...]
 
 
 def _look(title: str, folders: tuple[str, ...], data: Path) -> Place:
@@ -37,7 +39,8 @@ def _look(title: str, folders: tuple[str, ...], data: Path) -> Place:
         found = {stem: _find(place, stem) for stem in (*TRAIN, *TEST)}
         missing = [stem for stem, path in found.items() if path is None]
         if not missing:
-            return Place(*(tuple(found[stem] for stem in split) for split in (TRAIN, TEST)))
+            train, test = (tuple(found[stem] for stem in split) for split in (TRAIN, TEST))
+            return Place(train, test, stamps(place, (path.name for path in found.values())))
         if len(missing) < len(partly[0] if partly else found):
             partly = missing, place
     if partly:

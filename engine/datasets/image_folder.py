@@ -45,7 +45,7 @@ def discover(root: Path, skip: Collection[str] = ()) -> list[DataSet]:
     except OSError:
         return []
     found = {}
-    for path in sorted(paths, key=lambda path: (not path.is_dir(), files.natural(path.name))):
+    for path in sorted(paths, key=lambda path: (not os.path.isdir(path), files.natural(path.name))):
         entry = None if files.hidden(path.name) else _glance(path)
         if entry:
             found.setdefault(entry.name, entry)
@@ -73,7 +73,7 @@ def _glance(path: Path) -> DataSet | None:
             some = [place for name, place in tree.train.items() if may_be_class(name)][:3]
             likely = len(tree.train) > 1 and any(map(_has_image, some))
             return _folder_entry(path, tree.signature()) if likely else None
-        return archives.glance(path) if files.stem(path) else None
+        return archives.glance(path) if files.stem(path) and path.is_file() else None  # opening a pipe would wait
     except (DataError, OSError):
         return None
 

@@ -33,9 +33,9 @@ def entry(root: Path) -> DataSet:
     """
     try:
         path = _find(root)
-        if path.is_dir():
-            return _entry(_classes(path, *_stamps(path, (WNIDS, WORDS))))
-        return _entry(_archive_classes(path, *_stamps(path)))
+        if os.path.isdir(path):
+            return _entry(_classes(path, *decoded.stamps(path, (WNIDS, WORDS))))
+        return _entry(_archive_classes(path, *decoded.stamps(path)))
     except DataError:
         return TINY_IMAGENET
 
@@ -43,18 +43,18 @@ def entry(root: Path) -> DataSet:
 def _look(data: Path) -> tuple[Path, str]:
     """The folder or the archive, and the key of what is in it. Raises DataError."""
     path = _find(data)
-    if path.is_dir():
+    if os.path.isdir(path):
         places = [f"train/{wnid}/images" for wnid in _wnids(path, _texts(path))]
-        signature = _stamps(path, (*LISTS, "val/images", *places))
+        signature = decoded.stamps(path, (*LISTS, "val/images", *places))
         return path, decoded.settled((path, data), signature, lambda: _listing(path)[0])
-    _archive_classes(path, *_stamps(path))
-    return path, decoded.key(path, _stamps(path))
+    _archive_classes(path, *decoded.stamps(path))
+    return path, decoded.key(path, decoded.stamps(path))
 
 
 def _read(place: tuple[Path, str], split: str, _steps: int, _side: int) -> Images:
     """uint8 [N, 3, 64, 64] and int64 [N], mapped from a file. Raises DataError."""
     path, key = place
-    plan = partial(_folder_plan, path, key, split) if path.is_dir() else partial(_archive_plan, path)
+    plan = partial(_folder_plan, path, key, split) if os.path.isdir(path) else partial(_archive_plan, path)
     return decoded.load(NAME, key, split, SHAPE, plan)
 
 
@@ -63,19 +63,16 @@ def _find(data: Path) -> Path:
     for path in (data / FOLDER, data / NAME / FOLDER, data / NAME):
         if os.path.isfile(path / WNIDS):
             return path
-    for place in (data, data / NAME):
-        archives = (path for path in place.glob(f"{NAME}*") if files.stem(path) and path.is_file())
-        for path in sorted(archives, key=lambda path: (path.name != f"{FOLDER}.zip", path.name)):
-            return path
+    try:
+        for place in (data, data / NAME):
+            archives = (path for path in place.glob(f"{NAME}*") if files.stem(path) and path.is_file())
+            for path in sorted(archives, key=lambda path: (path.name != f"{FOLDER}.zip", path.name)):
+                return path
+    except OSError as error:
+        raise DataError(f"{data} cannot be looked into ({error.strerror}); choose another data folder") from error
     if os.path.isdir(data / FOLDER):
         raise DataError(f"{data / FOLDER} lacks {WNIDS}; {AGAIN}")
     raise DataError(f"{data} holds no Tiny-ImageNet; put {FOLDER}.zip there")
-
-
-def _stamps(path: Path, names: Iterable[str] = ("",)) -> tuple[str, ...]:
-    """What changes when one of the files or folders below `path` does. Raises DataError."""
-    with files.told(path):
-        return tuple(files.stamp((path / name).stat()) if (path / name).exists() else "" for name in names)
 
 
 @lru_cache(maxsize=8)

@@ -306,6 +306,29 @@ def test_preference(data):
     check(CIFAR10)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("change", ["size", "time"])
+def test_replaced_files_are_read_again(packed, change, data):
+    """By the same process, too; what has not changed is read once."""
+    files = binary_files(CIFAR100)
+    path = data / ("cifar-100-binary.tar.gz" if packed else next(name for name in files if "test" in name))
+    pack(path, files) if packed else place(data, files)
+    before, status = CIFAR100.load("test"), path.stat()
+    assert CIFAR100.load("test") is before and hash(CIFAR100.look(data)) == hash(CIFAR100.look(data))
+    name = next(name for name in files if "test" in name)
+    files[name] = files[name][: COUNT * 3074 if change == "time" else 3074][:-1] + b"\0"
+    pack(path, files) if packed else place(data, files)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + (change == "time")))
+    after = CIFAR100.load("test")
+    assert len(after.labels) == (COUNT if change == "time" else 1) and after.pixels[-1, -1, -1, -1] == 0
+    assert before.pixels[len(after.labels) - 1, -1, -1, -1] != 0
+
+
+def test_a_data_folder_that_cannot_be_looked_into_is_told(monkeypatch):
+    monkeypatch.setenv("BNTT_DATA", "/tmp/" + "x" * 300)
+    assert CIFAR10.missing().startswith("/tmp/xxx")
+
+
 def test_a_half_unpacked_archive_is_read_packed(data):
     place(data, dict(list(python_files(CIFAR10).items())[:3]))
     pack(data / "cifar-10-python.tar.gz", python_files(CIFAR10))

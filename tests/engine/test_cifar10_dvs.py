@@ -1,9 +1,10 @@
 """CIFAR10-DVS made up of small recordings: where it is looked for, the split, what is kept, and damaged files."""
 
+import errno
+import mmap
 import os
 import re
 import shutil
-import tempfile
 import threading
 import time
 import warnings
@@ -49,12 +50,11 @@ def write_zips(root: Path, count: int = COUNT, inside: str = "{}/", classes=CLAS
 
 @pytest.fixture
 def data(tmp_path, monkeypatch) -> Path:
-    """An empty data folder; the temporary folder is a test's own, too."""
-    folder, temporary = tmp_path / "data", tmp_path / "tmp"
+    """An empty data folder; the user's cache folder is a test's own, too."""
+    folder = tmp_path / "data"
     folder.mkdir()
-    temporary.mkdir()
     monkeypatch.setenv("BNTT_DATA", str(folder))
-    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     base._loaded.cache_clear()
     yield folder
     base._loaded.cache_clear()
@@ -143,6 +143,11 @@ def test_what_is_missing_is_told(data):
     write_folders(data / "cifar10dvs", count=1, classes=[c for c in CLASSES if c not in ("cat", "ship")])
     (data / "cifar10dvs" / "ship").mkdir()
     assert CIFAR10_DVS.missing() == f"{data}/cifar10dvs has neither a zip nor a folder of .aedat files for cat, ship"
+
+
+def test_a_data_folder_that_cannot_be_looked_into_is_told(monkeypatch):
+    monkeypatch.setenv("BNTT_DATA", "/tmp/" + "x" * 300)
+    assert re.fullmatch(r"/tmp/x{300}\S* cannot be looked into \(File name too long\)", CIFAR10_DVS.missing())
 
 
 @pytest.mark.parametrize("count, train, test", [(2, 1, 1), (5, 4, 1), (11, 9, 2), (1000, 900, 100)])
@@ -250,6 +255,75 @@ def test_nothing_unfinished_is_used(data, parsed, monkeypatch):
         np.testing.assert_array_equal(again("test").pixels.numpy(), pixels)
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        np.zeros((3, 20, 2, 48, 48), np.uint8),
+        np.zeros((20, 20, 2, 48, 48), np.int8),
+        np.zeros((20, 20, 2, 48, 24), np.uint16),
+    ],
+    ids=["fewer", "other kind", "as many bytes"],
+)
+def test_frames_of_another_kind_are_made_anew(data, other):
+    write_folders(data / "CIFAR10-DVS")
+    first = again("test").pixels.clone()
+    (file,) = (data / ".decoded").rglob("test-count-20x48.npy")
+    file.unlink()  # others may have it mapped
+    np.save(file, other)
+    assert torch.equal(again("test").pixels, first)
+
+
+OTHER_EVENTS = {
+    "times of another kind": ("t", lambda kept: kept.astype(np.float32)),
+    "addresses of another kind": ("address", lambda kept: kept.astype(np.uint32)),
+    "starts of another kind": ("starts", lambda kept: kept.astype(np.float64)),
+    "fewer recordings": ("starts", lambda kept: kept[5:]),
+    "starts out of order": ("starts", lambda kept: np.concatenate([kept[:1], kept[-2:0:-1], kept[-1:]])),
+}
+
+
+@pytest.mark.parametrize("change", OTHER_EVENTS)
+def test_events_of_another_kind_are_parsed_anew(data, parsed, change):
+    write_folders(data / "CIFAR10-DVS")
+    again("test")
+    name, make = OTHER_EVENTS[change]
+    (file,) = (data / ".decoded").rglob(f"test-{name}.npy")
+    other = make(np.load(file))
+    file.unlink()
+    np.save(file, other)
+    np.testing.assert_array_equal(again("test", steps=5).pixels.numpy(), expected("test", 5, 48, "count")[0])
+    assert len(parsed) == 40
+
+
+def test_decoded_images_of_a_similar_name_are_left_alone(data):
+    """Those of a folder of images that is called cifar10-dvs-photos, or like what is kept here."""
+    names = ["cifar10-dvs-photos-0123456789abcdef01234567-train", "cifar10-dvs-0123456789abcdef01234567-test"]
+    old = "cifar10-dvs-0123456789abcdef"
+    for name in (*names, old):
+        (data / ".decoded" / name).mkdir(parents=True)
+    write_folders(data / "CIFAR10-DVS", count=2)
+    again("test")
+    left = {path.name for path in (data / ".decoded").iterdir()}
+    assert left > set(names) and old not in left and len(left) == 3
+
+
+def test_frames_that_fit_no_memory_are_mapped_to_be_read(data, monkeypatch):
+    """Linux refuses to map more than the memory holds if it might be written to."""
+    write_folders(data / "CIFAR10-DVS")
+    real = mmap.mmap
+
+    def refusing(*arguments, access, **more):
+        if access == mmap.ACCESS_COPY:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return real(*arguments, access=access, **more)
+
+    monkeypatch.setattr(mmap, "mmap", refusing)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        images = again("test")
+    np.testing.assert_array_equal(images.pixels.numpy(), expected("test", 20, 48, "count")[0])
+
+
 def test_a_failure_while_parsing_leaves_nothing(data):
     write_folders(data / "CIFAR10-DVS")
     (data / "CIFAR10-DVS" / "ship" / "cifar10_ship_11.aedat").write_bytes(b"#!AER-DAT3.1\r\n")
@@ -259,14 +333,15 @@ def test_a_failure_while_parsing_leaves_nothing(data):
 
 
 def test_a_data_folder_that_cannot_be_written(data, parsed, tmp_path):
-    """Frames go to the temporary folder; the events, much more, are kept nowhere."""
+    """Frames go to the user's cache folder; the events, much more, are kept nowhere."""
     write_folders(data / "CIFAR10-DVS")
     (data / ".decoded").write_text("in the way")
     pixels = expected("test", 20, 48, "count")[0]
     for _ in range(2):
         np.testing.assert_array_equal(again("test").pixels.numpy(), pixels)
     assert len(parsed) == 20
-    assert [p.name for p in (tmp_path / "tmp").rglob("*") if p.is_file()] == ["test-count-20x48.npy"]
+    (kept,) = (path for path in (tmp_path / "cache").rglob("*") if path.is_file())
+    assert kept.name == "test-count-20x48.npy" and kept.parents[1] == tmp_path / "cache/bntt/decoded"
 
 
 def test_no_room(data, parsed, monkeypatch):

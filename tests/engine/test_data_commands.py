@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from engine import data_commands
+from engine import commands, data_commands
 from engine.commands import UserError
 from engine.datasets import DataError, DataSet, Images, get
 from engine.datasets.base import Remote
@@ -81,7 +82,7 @@ def fake(place, tmp_path, monkeypatch):
     fake = Fake(f"http://127.0.0.1:{server.server_port}")
     (site / "pixels.bin").write_bytes(fake.body)
     monkeypatch.setattr(data_commands, "_entries", lambda: [get("digits"), fake.data])
-    monkeypatch.setattr(data_commands, "_find", lambda name: fake.data)
+    monkeypatch.setattr(commands, "data_set", lambda name, paths=False: fake.data)
     yield fake
     server.shutdown()
     server.server_close()
@@ -158,6 +159,21 @@ def test_list_tells_where(fake, place, answer, said):
     put(place, b"")
     assert answer("list")["data_sets"][1]["where"] == str(place / "fake")
     assert said("list")[2].endswith(f"there  {place / 'fake'}")
+
+
+def test_list_tells_the_folder_of_recordings(place, answer):
+    """CIFAR10-DVS's own, not the data folder, which its entry tells along with it."""
+    classes = get("cifar10-dvs").classes
+    for name in classes:
+        (place / "CIFAR10-DVS/events" / name).mkdir(parents=True)
+        (place / "CIFAR10-DVS/events" / name / "cifar10_0.aedat").write_bytes(b"")
+    row = next(row for row in answer("list")["data_sets"] if row["name"] == "cifar10-dvs")
+    assert row["there"] and row["where"] == str(place / "CIFAR10-DVS/events")
+
+
+def test_list_of_a_folder_that_cannot_be_looked_into(said):
+    for line in said("list", "--data", "/tmp/" + "x" * 300)[2:-1]:
+        assert " missing: /tmp/xxx" in line
 
 
 def test_list_of_the_registry(place, answer):
@@ -294,6 +310,32 @@ def test_unknown_name(action, place):
 @pytest.mark.parametrize("action", [["list"], ["get", "digits"], ["check", "digits"]], ids=lambda words: words[0])
 def test_empty_folder_name(action, place):
     assert refused(*action, "--data", "").startswith("--data")
+
+
+def pictures(folder):
+    """A folder of images by class."""
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(parents=True)
+        for number in range(5):
+            Image.new("RGB", (8, 8), (number, 0, 9)).save(folder / name / f"{number}.png")
+
+
+def test_check_takes_a_path(place, tmp_path, answer):
+    pictures(tmp_path / "pets")
+    told = answer("check", str(tmp_path / "pets"))
+    assert told["name"] == "pets" and told["splits"]["train"]["samples"] == 8
+
+
+def test_get_takes_no_path(place, tmp_path):
+    pictures(tmp_path / "pets")
+    assert "is not known" in refused("get", str(tmp_path / "pets"))
+
+
+def test_check_of_an_archive_that_is_cut_off(place):
+    place.mkdir()
+    (place / "pets.zip").write_bytes(b"PK\x03\x04 and no more")
+    assert refused("check", "pets").startswith("pets.zip is cut off or damaged")
+    assert refused("get", "pets").startswith("pets.zip is cut off or damaged")
 
 
 def test_check_of_what_is_missing(fake, place):

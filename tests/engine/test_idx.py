@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import os
 import shutil
 import struct
 import tracemalloc
@@ -169,6 +170,31 @@ def test_folders_and_names(entry, folder, name, data):
     train, test = entry.load("train"), entry.load("test")
     assert train.labels.tolist() == [0, 1, 2, 3, 9, 9] and test.labels.tolist() == [5, 0, 4]
     assert train.pixels.flatten().tolist() == [i * 7 % 256 for i in range(6 * 784)]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("change", ["size", "time"])
+def test_replaced_files_are_read_again(name, change, data):
+    """By the same process, too; what has not changed is read once."""
+    place(data / "MNIST", small_set())
+    before = {split: MNIST.load(split) for split in ("train", "test")}
+    assert MNIST.load("test") is before["test"] and hash(MNIST.look(data)) == hash(MNIST.look(data))
+    path, split = data / "MNIST" / name, "train" if name in FILES[:2] else "test"
+    content, status = bytearray(path.read_bytes()), path.stat()
+    content[-1] ^= 1
+    if change == "size":
+        plain, content = content, gzip.compress(content)  # known by how it begins
+        assert len(plain) != len(content)
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + (change == "time")))
+    after = MNIST.load(split)
+    changed = [int((new != old).sum()) for new, old in zip(after, before[split], strict=True)]
+    assert changed == ([1, 0] if "images" in name else [0, 1])
+
+
+def test_a_data_folder_that_cannot_be_looked_into_is_told(monkeypatch):
+    monkeypatch.setenv("BNTT_DATA", "/tmp/" + "x" * 300)
+    assert MNIST.missing().startswith("/tmp/xxx")
 
 
 def test_plain_and_packed_files_may_be_mixed(data):

@@ -240,7 +240,6 @@ def test_discover_finds_folders_and_archives(data, tmp_path):
     shutil.rmtree(data / "listed/train/labels")
     (data / "listed/train/labels").mkdir()
     (data / "cifar-10-batches-py").mkdir()
-    (data / "notes.zip").write_bytes(b"no archive")
     pack(data / "pets", data / "pets.zip")
     pack(data / "pets", data / "other.tar.xz", "top/")
     pack(data / "pets", data / "skipped-too.tar.gz")
@@ -284,6 +283,25 @@ def test_discover_says_what_is_wrong_when_asked(data):
     pets, cut = discover(data)
     assert "no image of the class c" in pets.missing()
     assert cut.missing().startswith("cut.tar is cut off or damaged") and cut.classes == ()
+
+
+@pytest.mark.parametrize("kind", ARCHIVES)
+@pytest.mark.parametrize("share", [0, 0.5, 0.95])
+def test_discover_says_which_archives_are_cut_off(data, tmp_path, kind, share):
+    """A .zip tells nothing without its end, and the others nothing before their beginning."""
+    write_tree(tmp_path / "tree", ["a", "b"], 6)
+    pack(tmp_path / "tree", data / f"cut{kind}")
+    content = (data / f"cut{kind}").read_bytes().rstrip(b"\0")
+    (data / f"cut{kind}").write_bytes(content[: int(len(content) * share)])
+    (entry,) = discover(data)
+    assert entry.name == "cut" and entry.classes == ()
+    assert re.fullmatch(rf"cut{kind} is cut off or damaged \(.*\); pack or download it again", entry.missing())
+
+
+def test_discover_says_which_archives_are_something_else(data):
+    (data / "notes.zip").write_bytes(b"no archive")
+    (entry,) = discover(data)
+    assert entry.missing().startswith("notes.zip is cut off or damaged (File is not a zip file);")
 
 
 def test_discover_does_not_look_through_large_archives_unasked(data, monkeypatch):
@@ -818,3 +836,9 @@ def test_cifar10_as_an_archive_of_jpegs(shared, data):
                     row = int(image.split(".")[0]) * 10 + entry.classes.index(name)
                     expected = np.asarray(Image.open(file.extractfile(info)).convert("RGB"))
                     np.testing.assert_array_equal(images.pixels[row].numpy(), planes(expected))
+
+
+def test_discover_passes_by_what_is_neither_folder_nor_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.zip")
+    (tmp_path / "gone.zip").symlink_to(tmp_path / "nothing")
+    assert discover(tmp_path) == []

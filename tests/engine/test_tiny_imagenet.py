@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,6 +115,14 @@ def test_unpacked_before_packed_and_the_official_archive_first(data):
 def test_nothing_there(data):
     assert entry(data) is TINY_IMAGENET and len(TINY_IMAGENET.classes) == 200
     assert "holds no Tiny-ImageNet; put tiny-imagenet-200.zip there" in TINY_IMAGENET.missing()
+
+
+@pytest.mark.parametrize("name", ["/tmp/" + "x" * 300, "/tmp/" + "x/" * 3000], ids=["name", "path"])
+def test_a_data_folder_that_cannot_be_looked_into_is_told(monkeypatch, name):
+    monkeypatch.setenv("BNTT_DATA", name)
+    assert entry(Path(name)) is TINY_IMAGENET
+    sentence = f"{Path(name)} cannot be looked into (File name too long); choose another data folder"
+    assert TINY_IMAGENET.missing() == sentence
 
 
 def test_archive_is_looked_through_once(data, monkeypatch):

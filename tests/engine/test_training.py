@@ -39,6 +39,10 @@ def test_learning_rate_falls_at_the_milestones_of_the_paper(epoch, expected):
     assert learning_rate(Recipe(epochs=100, lr=0.3), epoch) == pytest.approx(expected)
 
 
+def test_learning_rate_of_the_first_epoch_is_whole():
+    assert learning_rate(Recipe(epochs=1, lr=0.3), 1) == 0.3
+
+
 def test_learning_rate_of_own_milestones():
     recipe = Recipe(epochs=4, lr=1.0, milestones=(0.25,))
     assert [learning_rate(recipe, epoch) for epoch in (1, 2, 3, 4)] == pytest.approx([1, 0.1, 0.1, 0.1])
