@@ -98,8 +98,8 @@ def heading(title: str, view: View, about: str) -> None:
     st.caption(said)
 
 
-def what_kind(view: View) -> None:
-    """One sentence on what a baseline is, and on what can be seen of it; nothing for a BNTT network."""
+def what_kind(view: View, brief: bool = False) -> None:
+    """What a baseline is and what can be seen of it, in a box, or `brief` in small print; nothing for a BNTT network."""
     config = view.checkpoint.config
     if config is None or config.norm == "bntt":
         return
@@ -115,7 +115,7 @@ def what_kind(view: View) -> None:
         "tdbn": "tdBN, one threshold-dependent BatchNorm over batch and time together",
         "none": "no normalisation",
     }
-    st.info(
+    (st.caption if brief else st.info)(
         said.get(config.kind)
         or f"This is a **baseline** with {norms[config.norm]}: it has no γ over time, so Gamma has nothing to show and the "
         "γ rule cannot leave early. Everything else works as for BNTT."

@@ -84,11 +84,18 @@ def _settings(model: str, checkpoint: Checkpoint) -> tuple[Checkpoint, DataSet, 
     own = checkpoint.dataset
     # where its own is not here, a network can at least be looked at with another
     default = own if own in offered and not known[own][1] else offered[0]
+    key = session.key_of(model, checkpoint, "data")
+    asked = st.query_params.get(key)
+    if asked and asked not in offered:
+        st.session_state["absent_data"] = asked  # the URL forgets it after this run
+    if absent := st.session_state.get("absent_data"):
+        st.warning(f"The link names the data set **{absent}**, which is not known here or does not fit this network.")
     data_name = st.selectbox(
         "Data set",
         offered,
         index=offered.index(default),
-        key=session.key_of(model, checkpoint, "data"),
+        key=key,
+        on_change=lambda: st.session_state.pop("absent_data", None),
         bind="query-params",
         help=f"Looked for in {datasets.folder()}. A folder of class folders of images put there is offered too.",
     )
@@ -130,7 +137,7 @@ def _samples(chosen: DataSet, model: str, checkpoint: Checkpoint) -> tuple[int, 
         0,
         count - 1,
         0,
-        key="sample",
+        key="sample" if chosen.name == "digits" else f"sample_{chosen.name}",  # another set, another choice
         bind="query-params",
         help=f"Which of the {count:,} test samples the pages look at.",
     )

@@ -36,7 +36,7 @@ def evaluation_job(view: View, precision: str = "float32") -> Job:
     size = max(1, min(evaluation.chunk_size(config), robustness.part_size(config, 1), -(-count // 10)))
     parts = [(start, min(start + size, count)) for start in range(0, count, size)]
     return _submit(
-        view, f"Running {count} test samples", evaluation.evaluate_rows, parts, precision=precision, seed=SEED
+        view, f"Running {count:,} test samples", evaluation.evaluate_rows, parts, precision=precision, seed=SEED
     )
 
 

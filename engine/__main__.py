@@ -12,8 +12,20 @@ from . import data_commands
 class _Parser(argparse.ArgumentParser):
     """Bad arguments: one line on standard error, exit status 2."""
 
+    def __init__(self, **options):
+        super().__init__(**{"formatter_class": _Help, **options})
+
     def error(self, message: str):
         self.exit(2, f"{self.prog}: {message}\n")
+
+
+class _Help(argparse.HelpFormatter):
+    """Says the default of every option that has one."""
+
+    def _get_help_string(self, action):
+        said = action.help or ""
+        shown = action.option_strings and type(action.default) in (str, int, float) and action.default != argparse.SUPPRESS
+        return f"{said} (default: %(default)s)" if shown and "default" not in said else said
 
 
 def _fraction(text: str) -> float:
@@ -85,12 +97,14 @@ def _network_and_recipe(command: argparse.ArgumentParser):
     command.add_argument("--dataset", default="digits", help="a name of `data list`, or a folder of class folders")
     command.add_argument("--arch", help="architecture (default: the data set's usual one)")
     command.add_argument("--steps", type=int, help="timesteps T (default: the data set's)")
-    command.add_argument("--epochs", type=int, default=100)
+    command.add_argument("--epochs", type=int, default=100, help="passes over the training samples")
     command.add_argument("--out", required=True, help="folder of the run")
-    command.add_argument("--batch", type=int, default=256)
-    command.add_argument("--lr", type=float, default=0.3)
-    command.add_argument("--momentum", type=float, default=0.9)
-    command.add_argument("--weight-decay", type=float, default=1e-4)
+    command.add_argument("--batch", type=int, default=256, help="samples a step")
+    command.add_argument(
+        "--lr", type=float, default=0.3, help="learning rate, a tenth after 50, 70 and 90 %% of the epochs"
+    )
+    command.add_argument("--momentum", type=float, default=0.9, help="of the gradient descent")
+    command.add_argument("--weight-decay", type=float, default=1e-4, help="on all weights and γ")
     command.add_argument("--gamma-decay", type=float, help="weight decay on γ alone (default: --weight-decay)")
     command.add_argument("--leak", type=float, help="λ (default: the data set's)")
     command.add_argument("--threshold", type=float, default=1.0, help="θ")
@@ -100,7 +114,7 @@ def _network_and_recipe(command: argparse.ArgumentParser):
     command.add_argument("--image-size", type=int, help="side the images are brought to (default: their own)")
     command.add_argument("--layout", help="own layers, such as 'C16 C16 P C32 C32 P F128'")
     command.add_argument("--no-augment", dest="augment", action="store_false", help="no random crops and flips")
-    command.add_argument("--seed", type=_seed, default=0)
+    command.add_argument("--seed", type=_seed, default=0, help="of weights, order, augmentation and input spikes")
     command.add_argument("--precision", default="float32", help="float32, tf32 (GPU) or bfloat16")
     _data_and_json(command)
 

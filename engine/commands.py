@@ -188,6 +188,13 @@ def data_set(name: str | None, paths: bool = False) -> DataSet:
     return data
 
 
+def absent(data: DataSet, error: DataError) -> str:
+    """What is missing, and the command that fetches it where there is one."""
+    return (
+        f"{error}; `python -m engine data get {data.name}` fetches it" if data.remote and data.missing() else str(error)
+    )
+
+
 def test_images(checkpoint: Checkpoint, dataset: str | None, count: int | None):
     """The first `count` test samples as the network takes them: pixels and labels. Raises UserError."""
     data, config = data_set(dataset or checkpoint.dataset, paths=bool(dataset)), checkpoint.config
@@ -204,7 +211,7 @@ def test_images(checkpoint: Checkpoint, dataset: str | None, count: int | None):
     try:
         pixels, labels = data.load("test", steps=config.steps, side=config.in_shape[1])
     except DataError as error:
-        raise UserError(error) from None
+        raise UserError(absent(data, error)) from None
     return fit(pixels[:count], config.in_shape), labels[:count]
 
 

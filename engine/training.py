@@ -57,7 +57,7 @@ class Recipe:
         for holds, sentence in (
             (self.epochs >= 1, "epochs must be 1 or more"),
             (self.batch >= 2, "batch must be 2 or more: batch statistics need two images"),
-            (0 < self.lr < 1e3, "lr must be above 0"),
+            (0 < self.lr < 1e3, "lr must be above 0 and below 1000"),
             (0 <= self.momentum < 1, "momentum must be at least 0 and below 1"),
             (self.weight_decay >= 0 and (self.gamma_decay or 0) >= 0, "weight decay must not be negative"),
             (all(0 < m < 1 for m in self.milestones), "milestones are shares of the epochs, between 0 and 1"),

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from . import comparison, training
 from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
-from .commands import UserError, data_set, measured, open_network, print_json
+from .commands import UserError, absent, data_set, measured, open_network, print_json
 from .datasets import DataError, DataSet
 from .snn import ModelConfig, sequence_steps
 
@@ -32,6 +32,8 @@ def setup(arguments: Namespace) -> tuple[ModelConfig, training.Recipe]:
     if data.events != (config.encoding == "events"):
         needed = "encoding events" if data.events else "another encoding than events"
         raise UserError(f"{data.title} holds {'events' if data.events else 'images'}: it needs {needed}")
+    if missing := data.missing():
+        raise UserError(absent(data, DataError(missing)))
     return config, recipe
 
 
@@ -62,6 +64,9 @@ def train(arguments: Namespace) -> None:
     with tqdm(total=recipe.epochs, unit="epoch", file=sys.stderr, disable=None) as bar:
 
         def on_epoch(row: dict):
+            if bar.disable:  # no terminal: a line an epoch, so that a log shows life
+                said = f"loss {row['loss']:.4f}, train accuracy {row['train_accuracy']:.1%}, {row['seconds']:.0f} s"
+                print(f"epoch {row['epoch']} of {recipe.epochs}: {said}", file=sys.stderr, flush=True)
             bar.n = row["epoch"]
             bar.set_postfix(loss=f"{row['loss']:.3f}", train=f"{row['train_accuracy']:.1%}")
 
@@ -145,6 +150,12 @@ def compare(arguments: Namespace) -> None:
     with tqdm(total=total, unit="epoch", file=sys.stderr, disable=None) as bar:
 
         def on_epoch(name: str, row: dict):
+            if bar.disable:
+                print(
+                    f"{name}, epoch {row['epoch']} of {recipe.epochs}: loss {row['loss']:.4f}",
+                    file=sys.stderr,
+                    flush=True,
+                )
             bar.update()
             bar.set_postfix_str(f"{comparison.BASELINES[name]}, loss {row['loss']:.3f}")
 

@@ -37,10 +37,11 @@ def trade(table: pd.DataFrame, by_layer: pd.DataFrame, evaluation: Evaluation) -
     if not view.caution and early_exit.near_chance(view.checkpoint.config, table):
         doubt.warning(
             f"At T = {view.steps} this network is no better than guessing on these samples: λ, θ, the normalisation or the "
-            "data set may not be those it was trained with. What it saves by leaving early means little then."
+            "data set may not be those it was trained with, or it needs more training. What it saves by leaving early means "
+            "little then."
             if view.checkpoint.config.kind != "ann"
             else "This network is no better than guessing on these samples: the normalisation or the data set may not be "
-            "those it was trained with."
+            "those it was trained with, or it needs more training."
         )
     _rule_sentence(table)
 
@@ -54,9 +55,10 @@ def trade(table: pd.DataFrame, by_layer: pd.DataFrame, evaluation: Evaluation) -
     )
     spent = by_layer[by_layer["step"] <= step].groupby("layer", sort=False)["energy_nj"].sum().reset_index()
     ann = early_exit.ann_energy_nj(view.checkpoint.config)
-    st.markdown(
-        f"Up to t = {step}: **{show.energy(here['energy_nj'])}** for one sample; the same layers as an ordinary network: **{show.energy(ann)}**."
-    )
+    if view.checkpoint.config.kind != "ann":
+        st.markdown(
+            f"Up to t = {step}: **{show.energy(here['energy_nj'])}** for one sample; the same layers as an ordinary network: **{show.energy(ann)}**."
+        )
     show.chart(charts.energy_by_layer(spent), spent, "energy_layers", "Energy of one sample by layer.")
     if view.steps > 1:
         _changed(evaluation, step)
@@ -100,15 +102,16 @@ def _numbers(here: pd.Series, end: pd.Series) -> None:
             width=168,
             help=f"{here['correct']:.0f} of {here['samples']:.0f} samples right; 95 % interval {show.share(here['low'])} to {show.share(here['high'])}",
         )
-        st.metric(
-            "Spikes a sample",
-            show.amount(here["spikes"]),
-            _less(here["spikes"], end["spikes"]),
-            "inverse",
-            border=True,
-            width=168,
-            help="Fired by all hidden layers up to the exit, mean over the samples",
-        )
+        if view.checkpoint.config.kind != "ann":
+            st.metric(
+                "Spikes a sample",
+                show.amount(here["spikes"]),
+                _less(here["spikes"], end["spikes"]),
+                "inverse",
+                border=True,
+                width=168,
+                help="Fired by all hidden layers up to the exit, mean over the samples",
+            )
         st.metric(
             "Energy a sample",
             show.energy(here["energy_nj"]),
@@ -137,7 +140,7 @@ def _less(value: float, full: float) -> str | None:
 
 
 def _rule_sentence(table: pd.DataFrame) -> None:
-    if not view.checkpoint.stacks:
+    if not view.checkpoint.stacks or view.caution:
         return
     if rule is None:
         st.markdown(
@@ -159,11 +162,11 @@ def _changed(evaluation: Evaluation, step: int) -> None:
     changed = early_exit.changed_answers(evaluation, step)
     st.subheader(f"Answers that change between t = {step} and T = {view.steps}", anchor=False)
     if changed.empty:
-        st.markdown(f"None of the {evaluation.samples} samples changes its answer.")
+        st.markdown(f"None of the {evaluation.samples:,} samples changes its answer.")
         return
     counts = changed["effect"].value_counts()
     st.markdown(
-        f"**{len(changed)}** of {evaluation.samples} samples: {counts.get('gained', 0)} become right, "
+        f"**{len(changed)}** of {evaluation.samples:,} samples: {counts.get('gained', 0)} become right, "
         f"{counts.get('lost', 0)} become wrong, {counts.get('other', 0)} stay wrong."
     )
     words = {"gained": "becomes right", "lost": "becomes wrong", "other": "stays wrong"}
@@ -239,7 +242,7 @@ def precision_effect(exact: Evaluation) -> None:
 
 show.heading("Early exit", view, "Slide the exit timestep and watch accuracy, spikes, energy and latency trade off.")
 show.needs_network(view, "Leaving early")
-show.what_kind(view)
+show.what_kind(view, brief=True)
 rule = gamma.exit_rule(view.checkpoint)
 job = work.evaluation_job(view)
 latency = work.latency_job(view)

@@ -25,8 +25,7 @@ def facts() -> None:
     else:
         items = {
             "Network": config.arch + (" (ANN)" if config.kind == "ann" else ""),
-            "Timesteps T": str(config.steps),
-            "Leak λ": "none" if config.kind == "ann" else f"{config.leak:g}",
+            **({} if config.kind == "ann" else {"Timesteps T": str(config.steps), "Leak λ": f"{config.leak:g}"}),
             "Norm": {"bntt": "BNTT", "tdbn": "tdBN", "bn": "BatchNorm"}.get(config.norm, config.norm),
             "Input": "×".join(map(str, config.in_shape)),
             "Classes": str(config.classes),
@@ -76,7 +75,8 @@ def measured() -> None:
 
     def draw():
         if job.state == "done":
-            cards(findings.from_evaluation(checkpoint, work.joined(job)))
+            found = findings.from_evaluation(checkpoint, work.joined(job))
+            cards([finding for finding in found if finding.page == "spikes"] if view.caution else found)
 
     work.live(job, draw)
 

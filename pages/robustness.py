@@ -263,7 +263,7 @@ show.needs_network(view, "Noise and attacks")
 if view.data.events:
     st.info("Noise and attacks act on images here; this network takes events of a camera.")
     st.stop()
-show.what_kind(view)
+show.what_kind(view, brief=True)
 try:
     chosen, samples, seed = settings()
 except ValueError as error:

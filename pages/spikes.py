@@ -163,7 +163,7 @@ show.heading(
     "One sample on its way through the network: what goes in, which neurons fire when, and how the answer forms.",
 )
 show.needs_network(view, "This page")
-show.what_kind(view)
+show.what_kind(view, brief=view.checkpoint.config.kind != "ann")
 if view.checkpoint.config.kind == "ann":
     st.stop()
 run = recorded(view.fingerprint, view.data.name, view.sample, view)

@@ -94,7 +94,8 @@ def _guessing(checkpoint: Checkpoint, table: pd.DataFrame) -> Finding:
         "early_exit",
         "It only guesses",
         f"{table['accuracy'].iloc[-1]:.1%} of the test samples are right, and guessing gives "
-        f"{1 / checkpoint.config.classes:.1%}: {settings} normalisation or the data set may not be those of the training.",
+        f"{1 / checkpoint.config.classes:.1%}: {settings} normalisation or the data set may not be those of the training, "
+        "or it needs more training.",
     )
 
 

@@ -33,7 +33,7 @@ def entries() -> dict[str, DataSet]:
 
 
 def get(name: str, *, paths: bool = False) -> DataSet:
-    """The data set of a name.
+    """The data set of a name, or what lies in the data folder under that.
 
     paths: take a path of a folder or archive of images too; never for a name that comes from a file. Raises ValueError
     with one sentence when there is none, and DataError when there is nothing usable at a path.
@@ -41,6 +41,9 @@ def get(name: str, *, paths: bool = False) -> DataSet:
     known = entries()
     if name in known:
         return known[name]
+    inside = folder() / name
+    if name and Path(name).name == name and os.path.exists(inside):
+        return from_path(inside)  # under the folder's own name; or it is said why it is none
     if paths and name not in ("", ".", "..") and os.path.exists(name):
         return from_path(Path(name))
     raise ValueError(f"data set {name!r} is not known here; there is: {', '.join(known)}")

@@ -220,7 +220,8 @@ class ModelConfig:
         self._require(
             min(shape[1:]) >= 2,
             f"inputs of {self.step_shape[1]}×{self.step_shape[2]} are too small for {self.arch}: "
-            f"a pool meets {shape[1]}×{shape[2]}",
+            f"a pool meets {shape[1]}×{shape[2]}"
+            + ("; arch mlp suits a sequence" if self.encoding in ("rows", "pixels") else ""),
         )
         return (shape[0], shape[1] // 2, shape[2] // 2)
 

@@ -230,7 +230,6 @@ def test_bad_normalisation_is_one_error_until_it_is_mended(field, text):
         {"leak": "5"},
         {"threshold": "0"},
         {"encoding": "x"},
-        {"data": "x"},
         {"layer": "conv99"},
         {"samples": "0"},
         {"attacks": "x"},
@@ -247,6 +246,15 @@ def test_nonsense_in_a_link_is_ignored(query):
         healthy(turned(app, page))
         assert app.title[0].value == title and not app.error and not app.warning
         assert re.search(r"bundled/digits .* λ = 0\.95 · θ = 1 ", said(app))
+
+
+@pytest.mark.parametrize("data", ["x", "cifar10-dvs", "../../etc"])
+def test_link_to_data_that_cannot_be_shown_is_told_until_another_is_chosen(data):
+    app = healthy(opened("spikes", model="bundled/digits", data=data))
+    assert len(app.sidebar.warning) == 1 and data in app.sidebar.warning[0].value
+    assert "Digits, sample 0" in said(app) and not app.error
+    app = next(box for box in app.sidebar.selectbox if box.label == "Data set").set_value("mnist").run()
+    assert not healthy(app).sidebar.warning
 
 
 @pytest.mark.parametrize("model", ["../../../etc/passwd", "uploads/somebody's", "runs/..", "bundled/"])

@@ -170,7 +170,7 @@ def test_only_training_images_are_seen(tmp_path, monkeypatch):
         assert split == "train"
         return data.load("train")
 
-    monkeypatch.setattr(training, "get", lambda name: replace(data, read=read))
+    monkeypatch.setattr(training, "get", lambda name, paths: replace(data, read=read))
     train(CONFIG, replace(RECIPE, epochs=1), tmp_path / "run")
 
 

@@ -188,3 +188,32 @@ def test_every_architecture_opens_with_every_data_set(arch, dataset, tmp_path):
 def test_an_empty_folder_name_is_told(command, capsys):
     assert main([command, "--out", ""]) == 2
     assert "--out must name a folder" in capsys.readouterr().err
+
+
+def test_help_says_every_default(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for default in ("epochs", "100"), ("batch", "256"), ("lr", "0.3"), ("threshold", "1.0"), ("seed", "0"):
+        assert f"(default: {default[1]})" in said.split(f"--{default[0]} {default[0].upper()}")[2], default
+
+
+def test_a_log_shows_each_epoch(tmp_path, capsys):
+    assert main(["train", "--layout", "C4 P F8", "--steps", "2", "--epochs", "2", "--out", str(tmp_path / "run")]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["epoch 1 of 2", "epoch 2 of 2"]
+
+
+def test_what_is_missing_comes_with_the_command_that_fetches_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("BNTT_DATA", str(tmp_path))
+    assert main(["train", "--dataset", "cifar10", "--out", str(tmp_path / "run")]) == 2
+    assert "`python -m engine data get cifar10` fetches it" in capsys.readouterr().err
+
+
+def test_a_folder_in_the_data_folder_that_is_no_data_set_is_told_why(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("BNTT_DATA", str(tmp_path))
+    (tmp_path / "pets" / "cat").mkdir(parents=True)
+    Image.new("L", (8, 8)).save(tmp_path / "pets" / "cat" / "1.png")
+    assert main(["train", "--dataset", "pets", "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert "pets" in said and "is not known" not in said and len(said.splitlines()) == 1
