@@ -106,6 +106,8 @@ def trade_off(frame: pd.DataFrame, exit_step: int | None, rule_step: int | None)
     if frame.empty:
         return theme.empty()
     percent, energy = column(frame, "accuracy", 100), column(frame, "energy_nj")
+    unit, scale = _energy_unit(energy.max())
+    energy = energy * scale
     steps = frame["step"].to_numpy()
     marks = [
         (step, f"{title}, t = {step}", *look)
@@ -125,7 +127,7 @@ def trade_off(frame: pd.DataFrame, exit_step: int | None, rule_step: int | None)
         line=dict(color=theme.translucent(theme.MAIN, 0.5), width=1.5),
         marker=dict(color=theme.MAIN, size=6),
         showlegend=False,
-        hovertemplate="leaving at t = %{customdata}<br>%{y:.2f} %, %{x:,.4~r} nJ<extra></extra>",
+        hovertemplate="leaving at t = %{customdata}<br>%{y:.2f} %, %{x:,.4~r} " + unit + "<extra></extra>",
     )
     limits, top = _percent_range(percent), float(energy.max()) or 1.0
     x, y = energy / top, (percent - limits[0]) / (limits[1] - limits[0])
@@ -150,9 +152,9 @@ def trade_off(frame: pd.DataFrame, exit_step: int | None, rule_step: int | None)
             name=title,
             showlegend=True,
             marker=dict(color=color, size=size, symbol=symbol, line=dict(color="white", width=1.5)),
-            hovertemplate=f"{title}<br>%{{y:.2f}} %, %{{x:,.4~r}} nJ<extra></extra>",
+            hovertemplate=f"{title}<br>%{{y:.2f}} %, %{{x:,.4~r}} {unit}<extra></extra>",
         )
-    fig.update_xaxes(title_text="energy per sample (nJ)", range=[-0.04 * top, 1.06 * top], nticks=7)
+    fig.update_xaxes(title_text=f"energy per sample ({unit})", range=[-0.04 * top, 1.06 * top], nticks=7)
     fig.update_yaxes(title_text="accuracy (%)", range=limits)
     return fig
 
@@ -163,6 +165,8 @@ def energy_by_layer(frame: pd.DataFrame) -> go.Figure:
         return theme.empty("No energy to show")
     layers = frame["layer"].astype(str).tolist()
     values = column(frame, "energy_nj")
+    unit, scale = _energy_unit(np.nansum(values))
+    values = values * scale
     fig = theme.figure(max(80, 28 * len(layers)) + theme.FOOT + 10, f"energy {len(layers)}", bargap=0.3)
     fig.add_bar(
         x=values,
@@ -173,12 +177,17 @@ def energy_by_layer(frame: pd.DataFrame) -> go.Figure:
         textposition="outside",
         cliponaxis=False,
         textangle=0,
-        hovertemplate="%{y}<br>%{x:,.4~r} nJ per sample<extra></extra>",
+        hovertemplate="%{y}<br>%{x:,.4~r} " + unit + " per sample<extra></extra>",
     )
     axes.layer_axis(fig, layers)
     top = float(np.nanmax(values)) if np.isfinite(values).any() else 0.0
-    fig.update_xaxes(title_text="energy per sample (nJ)", showgrid=True, range=[0, 1.15 * (top or 1.0)], nticks=6)
+    fig.update_xaxes(title_text=f"energy per sample ({unit})", showgrid=True, range=[0, 1.15 * (top or 1.0)], nticks=6)
     return fig
+
+
+def _energy_unit(nanojoule: float) -> tuple[str, float]:
+    """Unit for energies up to this much, and what nanojoules are multiplied by for it; the text beside uses the same."""
+    return ("µJ", 1e-3) if nanojoule >= 1e3 else ("nJ", 1.0)
 
 
 def _mark_both(

@@ -561,6 +561,18 @@ def test_energy_by_layer_shows_the_frame():
     assert list(bars.y) == LAYERS and list(bars.x) == [4.0, 3.0, 2.0, 1.0]
 
 
+def test_large_energies_are_in_microjoule():
+    """From 1,000 nJ in all, as in the text beside the charts."""
+    frame = pd.DataFrame({"layer": LAYERS, "energy_nj": [400.0, 300.0, 200.0, 100.0]})
+    fig = early_exit.energy_by_layer(frame)
+    assert fig.layout.xaxis.title.text == "energy per sample (µJ)"
+    assert list(fig.data[0].x) == pytest.approx([0.4, 0.3, 0.2, 0.1]) and "µJ" in fig.data[0].hovertemplate
+    table = exit_frame()
+    fig = early_exit.trade_off(table.assign(energy_nj=table["energy_nj"] * 1000), 7, None)
+    np.testing.assert_allclose(named(fig, "exit steps").x, table["energy_nj"], rtol=1e-6)
+    assert fig.layout.xaxis.title.text == "energy per sample (µJ)"
+
+
 # ---- robustness
 
 
