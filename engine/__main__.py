@@ -24,7 +24,9 @@ class _Help(argparse.HelpFormatter):
 
     def _get_help_string(self, action):
         said = action.help or ""
-        shown = action.option_strings and type(action.default) in (str, int, float) and action.default != argparse.SUPPRESS
+        shown = (
+            action.option_strings and type(action.default) in (str, int, float) and action.default != argparse.SUPPRESS
+        )
         return f"{said} (default: %(default)s)" if shown and "default" not in said else said
 
 
@@ -106,6 +108,11 @@ def _network_and_recipe(command: argparse.ArgumentParser):
     command.add_argument("--momentum", type=float, default=0.9, help="of the gradient descent")
     command.add_argument("--weight-decay", type=float, default=1e-4, help="on all weights and γ")
     command.add_argument("--gamma-decay", type=float, help="weight decay on γ alone (default: --weight-decay)")
+    command.add_argument(
+        "--validation", type=float, default=0.0, help="share of the training samples to judge epochs by"
+    )
+    command.add_argument("--patience", type=int, help="stop after so many epochs without better validation accuracy")
+    command.add_argument("--clip", type=float, help="largest norm of the gradient (default: any)")
     command.add_argument("--leak", type=float, help="λ (default: the data set's)")
     command.add_argument("--threshold", type=float, default=1.0, help="θ")
     command.add_argument(

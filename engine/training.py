@@ -1,9 +1,4 @@
-"""Training: one readable loop. A run is a folder.
-
-    config.json             network and recipe
-    metrics.jsonl           a line per epoch
-    model.safetensors       the network after the last finished epoch
-    state.pt                what `resume` needs besides
+"""Training: one readable loop.
 
 Every random number is a function of (seed, epoch, sample), so a run that was stopped and resumed ends with the weights
 of one that never stopped.
@@ -11,66 +6,21 @@ of one that never stopped.
 
 from __future__ import annotations
 
-import json
-import pickle
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checkpoint import save_checkpoint
-from .analysis.evaluation import normalised
+from .analysis.evaluation import evaluate, normalised
+from .checkpoint import load_checkpoint
 from .datasets import DataSet, fit, get
 from .device import device
-from .files import replacing, write_text
-from .snn import PRECISIONS, ModelConfig, SpikingNetwork, build_model
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train. The defaults are the paper's for CIFAR-10 (Kim & Panda 2021; decay as in the published code).
-
-    milestones: shares of the epochs after which the learning rate falls tenfold. gamma_decay: weight decay on the norm's
-    parameters alone;
-    None = weight_decay. On a small data set γ of an idle timestep fades only if this is raised (a step shrinks it by
-    about lr·decay/(1 − momentum)). Raises ValueError with one sentence for values that cannot train.
-    """
-
-    dataset: str = "digits"
-    epochs: int = 100
-    batch: int = 256
-    lr: float = 0.3
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    gamma_decay: float | None = None
-    milestones: tuple[float, ...] = (0.5, 0.7, 0.9)
-    augment: bool = True
-    seed: int = 0
-    precision: str = "float32"
-
-    def __post_init__(self):
-        object.__setattr__(self, "milestones", tuple(self.milestones))
-        for holds, sentence in (
-            (self.epochs >= 1, "epochs must be 1 or more"),
-            (self.batch >= 2, "batch must be 2 or more: batch statistics need two images"),
-            (0 < self.lr < 1e3, "lr must be above 0 and below 1000"),
-            (0 <= self.momentum < 1, "momentum must be at least 0 and below 1"),
-            (self.weight_decay >= 0 and (self.gamma_decay or 0) >= 0, "weight decay must not be negative"),
-            (all(0 < m < 1 for m in self.milestones), "milestones are shares of the epochs, between 0 and 1"),
-            (0 <= self.seed < 2**31, "seed must be from 0 to 2^31 − 1"),
-            (self.precision in PRECISIONS, f"precision must be one of {', '.join(PRECISIONS)}"),
-        ):
-            if not holds:
-                raise ValueError(sentence)
-
-
-class TrainingError(Exception):
-    """A run cannot start or go on; one sentence."""
-
+from .recipe import Recipe, learning_rate
+from .runs import TrainingError, open_run, save_epoch
+from .snn import ModelConfig, SpikingNetwork, build_model
 
 Progress = Callable[[int, int, float], None]
 
@@ -85,7 +35,7 @@ def train(
     on_epoch: Callable[[dict], None] = lambda row: None,
     command: str = "",
 ) -> SpikingNetwork:
-    """Train a network into the folder `out` and return it in evaluation mode.
+    """Train a network into the folder `out` (see engine.runs) and return the one kept there, in evaluation mode.
 
     on_batch(epoch from 1, batches done in it, loss) and on_epoch(the row of metrics.jsonl) report progress.
     Raises TrainingError when `out` holds a run and resume is False, when there is nothing to resume or it is another
@@ -94,8 +44,8 @@ def train(
     """
     out, data = Path(out), get(recipe.dataset, paths=True)
     pixels, labels = _resident(*data.load("train", steps=config.steps, side=config.in_shape[1]))
-    setup = {"model": config.to_dict(), "recipe": asdict(recipe)}
-    done, state = _open_run(out, setup, resume)
+    done, state = open_run(out, config, recipe, resume)
+    rows, held_out = _split(len(pixels), recipe)
 
     torch.manual_seed(recipe.seed)
     model = build_model(config)
@@ -105,12 +55,15 @@ def train(
     optimizer = _optimizer(model, recipe)
     if state:
         optimizer.load_state_dict(state["optimizer"])
+    best = {"best_epoch": 0, "best_accuracy": -1.0} | {k: v for k, v in (state or {}).items() if k.startswith("best_")}
 
     for epoch in range(done + 1, recipe.epochs + 1):
+        if recipe.patience and epoch - 1 - best["best_epoch"] >= recipe.patience:
+            break
         started = time.perf_counter()
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, epoch)
-        loss, accuracy = _epoch(model, optimizer, recipe, data, pixels, labels, epoch, on_batch)
+        loss, accuracy = _epoch(model, optimizer, recipe, data, pixels, labels, rows, epoch, on_batch)
         _require_finite(model, recipe, epoch)
         row = {
             "epoch": epoch,
@@ -118,17 +71,36 @@ def train(
             "train_accuracy": accuracy,
             "lr": learning_rate(recipe, epoch),
             "gamma": _mean_gamma(model),
+            **_validated(model, recipe, data, pixels, labels, held_out),
             "seconds": round(time.perf_counter() - started, 2),
         }
-        _save_epoch(out, model, optimizer, data, recipe, row, command)
+        judged = row["validation_accuracy"][-1] if len(held_out) else 0.0
+        if not len(held_out) or judged > best["best_accuracy"]:
+            best = {"best_epoch": epoch, "best_accuracy": judged}
+        save_epoch(out, model, optimizer, data, recipe, row, {**best, "command": command})
         on_epoch(row)
+    if len(held_out):
+        return load_checkpoint(out / "model.safetensors").model.to(device())
     return model.eval()
 
 
-def learning_rate(recipe: Recipe, epoch: int) -> float:
-    """The step size during `epoch` (from 1): lr in the first, and a tenth after each milestone."""
-    passed = sum(epoch > max(1, round(share * recipe.epochs)) for share in recipe.milestones)
-    return recipe.lr * 0.1**passed
+def _split(count: int, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Rows to train on and rows held out, each sorted; drawn once a run, by its seed."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(recipe.seed))
+    held_out = round(recipe.validation * count)
+    return order[held_out:].sort().values, order[:held_out].sort().values
+
+
+def _validated(model: SpikingNetwork, recipe: Recipe, data: DataSet, pixels, labels, held_out: Tensor) -> dict:
+    """validation_accuracy at every exit step and firing_rate (spikes per neuron and timestep) by layer; {} without."""
+    if not len(held_out):
+        return {}
+    rows, config = held_out.to(pixels.device), model.config
+    images = fit(pixels[rows], config.in_shape)
+    result = evaluate(model, images, labels[rows], held_out, *data.moments(config.in_shape[0]), seed=recipe.seed)
+    spikes = result.mean_spikes()[:, 1:].mean(0)
+    rates = {spec.name: float(n) / spec.neurons for spec, n in zip(config.hidden_layers(), spikes)}
+    return {"validation_accuracy": result.accuracy()["accuracy"].tolist(), "firing_rate": rates}
 
 
 def _resident(pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,23 +141,23 @@ def _optimizer(model: SpikingNetwork, recipe: Recipe) -> torch.optim.SGD:
     )
 
 
-def _epoch(model, optimizer, recipe: Recipe, data: DataSet, pixels, labels, epoch: int, on_batch: Progress):
-    """One pass over the training images in a fresh order; the last, incomplete batch is left out."""
+def _epoch(model, optimizer, recipe: Recipe, data: DataSet, pixels, labels, rows, epoch: int, on_batch: Progress):
+    """One pass over the training images `rows` in a fresh order; the last, incomplete batch is left out."""
     model.train()
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
-    order = torch.randperm(len(pixels), generator=generator).to(pixels.device)
-    batch = min(recipe.batch, len(pixels))
+    order = rows[torch.randperm(len(rows), generator=generator)].to(pixels.device)
+    batch = min(recipe.batch, len(order))
     shape = model.config.in_shape
     moments = data.moments(shape[0])
     losses, hits = [], 0
-    batches = len(pixels) // batch
+    batches = len(order) // batch
     for index in range(batches):
-        rows = order[index * batch : (index + 1) * batch]
-        images, truth = fit(pixels[rows], shape).to(device()), labels[rows].to(device())
+        chosen = order[index * batch : (index + 1) * batch]
+        images, truth = fit(pixels[chosen], shape).to(device()), labels[chosen].to(device())
         if recipe.augment:
             images = augmented(images, data.pad, data.flip, generator)
         seed = recipe.seed * 1_000_003 + epoch
-        scores = model(normalised(images, *moments), seed=seed, samples=rows.to(device()))
+        scores = model(normalised(images, *moments), seed=seed, samples=chosen.to(device()))
         loss = F.cross_entropy(scores, truth)
         if not torch.isfinite(loss):
             raise TrainingError(
@@ -194,6 +166,8 @@ def _epoch(model, optimizer, recipe: Recipe, data: DataSet, pixels, labels, epoc
             )
         optimizer.zero_grad()
         loss.backward()
+        if recipe.clip is not None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         optimizer.step()
         losses.append(loss.item())
         hits += int((scores.argmax(1) == truth).sum())
@@ -217,53 +191,3 @@ def _mean_gamma(model: SpikingNetwork) -> dict[str, list[float]]:
         return {}
     means = {s.name: model.get_submodule(s.norm_name).gamma().detach().mean(1) for s in model.config.hidden_layers()}
     return {layer: [round(value, 5) for value in mean.tolist()] for layer, mean in means.items()}
-
-
-def _open_run(out: Path, setup: dict, resume: bool) -> tuple[int, dict | None]:
-    """(epochs already done, saved state). A new run gets its config.json; an old one must be the same run."""
-    if out.exists() and not out.is_dir():
-        raise TrainingError(f"{out} is a file: name a folder for the run")
-    config_file, state_file = out / "config.json", out / "state.pt"
-    if not config_file.exists():
-        if resume:
-            raise TrainingError(f"there is no run to resume in {out}")
-        try:
-            write_text(config_file, json.dumps(setup, indent=1))
-        except OSError as error:
-            raise TrainingError(f"{out} cannot be written: {error.strerror}") from error
-        return 0, None
-    if not resume:
-        raise TrainingError(f"{out} already holds a run: choose another folder, or go on with --resume")
-    try:
-        if json.loads(config_file.read_text()) != json.loads(json.dumps(setup)):
-            raise TrainingError(f"{out} holds a run with other settings than these; see its config.json")
-        if not state_file.exists():
-            return 0, None
-        state = torch.load(state_file, map_location="cpu", weights_only=True)
-        metrics = out / "metrics.jsonl"
-        write_text(metrics, "".join(metrics.read_text().splitlines(keepends=True)[: state["epoch"]]))
-        return state["epoch"], state
-    except (ValueError, KeyError, TypeError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise TrainingError(
-            f"the run in {out} is damaged and cannot go on ({type(error).__name__}): train anew"
-        ) from error
-
-
-def _save_epoch(out: Path, model, optimizer, data: DataSet, recipe: Recipe, row: dict, command: str):
-    """Metrics first and state last: whatever a crash leaves, `resume` repeats the epoch and nothing is lost."""
-    metrics = out / "metrics.jsonl"
-    lines = metrics.read_text().splitlines(keepends=True)[: row["epoch"] - 1] if metrics.exists() else []
-    write_text(metrics, "".join(lines) + json.dumps(row) + "\n")
-    mean, std = data.moments(model.config.in_shape[0])
-    save_checkpoint(
-        out / "model.safetensors",
-        model,
-        dataset=data.name,
-        mean=mean,
-        std=std,
-        epoch=row["epoch"],
-        recipe=asdict(recipe),
-        command=command,
-    )
-    with replacing(out / "state.pt") as file:
-        torch.save({"epoch": row["epoch"], "model": model.state_dict(), "optimizer": optimizer.state_dict()}, file)

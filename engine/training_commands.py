@@ -16,7 +16,10 @@ from .commands import UserError, absent, data_set, measured, open_network, print
 from .datasets import DataError, DataSet
 from .snn import ModelConfig, sequence_steps
 
-RECIPE = ("epochs", "batch", "lr", "momentum", "weight_decay", "gamma_decay", "augment", "seed", "precision")
+RECIPE = (
+    *("epochs", "batch", "lr", "momentum", "weight_decay", "gamma_decay", "augment", "seed", "precision"),
+    *("validation", "patience", "clip"),
+)
 
 
 def setup(arguments: Namespace) -> tuple[ModelConfig, training.Recipe]:
@@ -66,6 +69,8 @@ def train(arguments: Namespace) -> None:
         def on_epoch(row: dict):
             if bar.disable:  # no terminal: a line an epoch, so that a log shows life
                 said = f"loss {row['loss']:.4f}, train accuracy {row['train_accuracy']:.1%}, {row['seconds']:.0f} s"
+                if "validation_accuracy" in row:
+                    said += f", validation accuracy {row['validation_accuracy'][-1]:.1%}"
                 print(f"epoch {row['epoch']} of {recipe.epochs}: {said}", file=sys.stderr, flush=True)
             bar.n = row["epoch"]
             bar.set_postfix(loss=f"{row['loss']:.3f}", train=f"{row['train_accuracy']:.1%}")
@@ -74,7 +79,7 @@ def train(arguments: Namespace) -> None:
             bar.set_postfix_str(f"loss {loss:.3f}")
 
         with _told(arguments.out):
-            model = training.train(
+            training.train(
                 config,
                 recipe,
                 arguments.out,
@@ -96,7 +101,9 @@ def train(arguments: Namespace) -> None:
     if recipe.precision != "float32":
         rough = measured(checkpoint, recipe.dataset, None, 0, recipe.precision).accuracy().iloc[-1]
         summary[f"test_accuracy_{recipe.precision}"] = float(rough["accuracy"])
-    save_checkpoint(Path(arguments.out) / "model.safetensors", model.cpu(), **{**checkpoint.metadata, **summary})
+    save_checkpoint(
+        Path(arguments.out) / "model.safetensors", checkpoint.model.cpu(), **{**checkpoint.metadata, **summary}
+    )
     if arguments.json:
         return print_json(summary)
     if recipe.precision != "float32":

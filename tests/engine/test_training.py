@@ -1,8 +1,14 @@
 """Training: schedule, augmentation and weight decay by hand; runs that stop, go on, and explode."""
 
 import json
+import os
+import random
 import shutil
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +16,13 @@ import torch
 import torch.nn.functional as F
 
 from engine import load_checkpoint, training
-from engine.datasets import get
+from engine import runs as runs_module
+from engine.analysis.evaluation import evaluate
+from engine.datasets import fit, get
 from engine.snn import ModelConfig, build_model
 from engine.training import Recipe, TrainingError, augmented, learning_rate, train
 
+ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ModelConfig(arch="vgg-small", steps=3, in_shape=(1, 8, 8), layout="C4 P F8")
 RECIPE = Recipe(epochs=2, batch=200, lr=0.1, gamma_decay=1e-2)
 
@@ -103,7 +112,8 @@ def test_one_step_equals_sgd_by_hand():
     model, reference = build_model(CONFIG), build_model(CONFIG)
     reference.load_state_dict(model.state_dict())
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    training._epoch(model, training._optimizer(model, recipe), recipe, data, pixels, labels, 1, lambda *progress: None)
+    optimizer, rows = training._optimizer(model, recipe), torch.arange(32)
+    training._epoch(model, optimizer, recipe, data, pixels, labels, rows, 1, lambda *progress: None)
 
     order = torch.randperm(32, generator=torch.Generator().manual_seed(1))
     images = (pixels[order] / 255 - data.mean[0]) / data.std[0]
@@ -212,18 +222,18 @@ def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(stopped_by, f
 
 def test_crash_while_an_epoch_is_written_repeats_the_epoch(finished, tmp_path, monkeypatch):
     """The metrics are there and the state is not: `resume` neither loses the epoch nor counts it twice."""
-    folder, save = tmp_path / "run", training.save_checkpoint
+    folder, save = tmp_path / "run", runs_module.save_checkpoint
 
     def full_disk(path, model, **metadata):
         if metadata["epoch"] == 2:
             raise OSError("no space left on device")
         save(path, model, **metadata)
 
-    monkeypatch.setattr(training, "save_checkpoint", full_disk)
+    monkeypatch.setattr(runs_module, "save_checkpoint", full_disk)
     with pytest.raises(OSError):
         train(CONFIG, RECIPE, folder)
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
-    monkeypatch.setattr(training, "save_checkpoint", save)
+    monkeypatch.setattr(runs_module, "save_checkpoint", save)
     train(CONFIG, RECIPE, folder, resume=True)
     assert [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()] == [1, 2]
     assert same(weights(finished), weights(folder))
@@ -288,3 +298,125 @@ def test_explosion_stops_in_a_sentence_and_keeps_the_last_good_epoch(decay, tmp_
     checkpoint = load_checkpoint(tmp_path / "run" / "model.safetensors")
     assert checkpoint.metadata["epoch"] == len(done)
     assert all(t.isfinite().all() for t in checkpoint.model.state_dict().values())
+
+
+# ------------------------------------------------------------------------------------------- killed at any moment
+
+
+SHORT = ["--layout", "C4 P F8", "--steps", "3", "--epochs", "30", "--batch", "200", "--lr", "0.1", "--validation", "0.1"]
+
+
+def training_process(folder, *more):
+    command = [sys.executable, "-m", "engine", "train", *SHORT, "--out", str(folder), *more]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_a_run_killed_again_and_again_ends_with_the_same_bits(tmp_path):
+    """kill -9 at random moments, some while files are written, until a process gets to the end."""
+    whole = training_process(tmp_path / "whole")
+    assert whole.wait(120) == 0
+    draw, killed = random.Random(0), 0
+    for _ in range(12):
+        begun = (tmp_path / "run" / "config.json").exists()
+        process = training_process(tmp_path / "run", *["--resume"] * begun)
+        for _ in range(draw.randint(1, 2)):
+            process.stderr.readline()  # an epoch has ended, and the next one runs
+        time.sleep(draw.uniform(0, 0.8))
+        if process.poll() is None:
+            process.kill()
+            killed += 1
+        process.communicate()
+        if process.returncode == 0:
+            break
+    else:
+        assert training_process(tmp_path / "run", "--resume").wait(120) == 0
+    assert killed >= 2
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "run"))
+    last = [torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("whole", "run")]
+    assert same(last[0]["model"], last[1]["model"]) and last[0]["best_epoch"] == last[1]["best_epoch"]
+    rows = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("whole", "run")
+    ]
+    assert [row | {"seconds": 0} for row in rows[0]] == [row | {"seconds": 0} for row in rows[1]]
+    assert not list((tmp_path / "run").glob(".*")) or killed, "only a killed writer may leave a temporary file"
+
+
+# ------------------------------------------------------------------------- validation, early stopping, clipping
+
+
+def test_validation_samples_are_held_out_of_training(tmp_path, monkeypatch):
+    """Every sample is either trained on or judged by, never both; the judgement is the engine's own evaluation."""
+    trained, real = [], training.fit
+    monkeypatch.setattr(training, "fit", lambda pixels, shape: trained.append(len(pixels)) or real(pixels, shape))
+    recipe = replace(RECIPE, epochs=1, batch=50, validation=0.2)
+    rows, held_out = training._split(1398, recipe)
+    assert len(held_out) == 280 and sorted([*rows.tolist(), *held_out.tolist()]) == list(range(1398))
+    seen = []
+    model = train(CONFIG, recipe, tmp_path / "run", on_epoch=seen.append)
+    assert trained == [50] * (1118 // 50) + [280]
+
+    data = get("digits")
+    pixels, labels = data.load("train")
+    result = evaluate(model, fit(pixels[held_out], (1, 8, 8)), labels[held_out], held_out, data.mean, data.std, seed=0)
+    assert seen[0]["validation_accuracy"] == pytest.approx(result.accuracy()["accuracy"].tolist())
+    rate = result.spikes[:, 1].sum() / (280 * 3 * 4 * 64)
+    assert seen[0]["firing_rate"]["conv1"] == pytest.approx(rate)
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_the_run(tmp_path, monkeypatch):
+    """Accuracies are given to the loop: the third epoch is the best, and two worse ones follow."""
+    given = iter([0.2, 0.5, 0.6, 0.6, 0.4, 0.9, 0.9])
+    monkeypatch.setattr(training, "_validated", lambda *_: {"validation_accuracy": [next(given)], "firing_rate": {}})
+    recipe = replace(RECIPE, epochs=7, validation=0.1, patience=2)
+    kept, at_three = [], {}
+
+    def look(row):
+        kept.append(load_checkpoint(tmp_path / "run" / "model.safetensors").metadata["epoch"])
+        if row["epoch"] == 3:
+            at_three.update(weights(tmp_path / "run"))
+
+    model = train(CONFIG, recipe, tmp_path / "run", on_epoch=look)
+    assert kept == [1, 2, 3, 3, 3] and same(at_three, weights(tmp_path / "run"))
+    assert same(at_three, {name: tensor.cpu() for name, tensor in model.state_dict().items()})
+    train(CONFIG, recipe, tmp_path / "run", resume=True, on_epoch=stop)  # resumed, it is still over
+
+
+def test_a_long_gradient_is_shortened(tmp_path):
+    """Without momentum and decay, one step moves the weights by lr·clip in all, by the definition of the norm."""
+    recipe = Recipe(epochs=1, batch=1398, lr=0.1, momentum=0.0, weight_decay=0.0, clip=0.01, augment=False)
+    torch.manual_seed(recipe.seed)
+    before = build_model(CONFIG)
+    after = train(CONFIG, recipe, tmp_path / "run")
+    steps = [(a - b.to(a)).detach() for a, b in zip(after.parameters(), before.parameters())]
+    moved = sum(float(step.square().sum()) for step in steps) ** 0.5
+    assert moved == pytest.approx(0.1 * 0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"validation": 0.6}, "from 0 to 0.5"),
+        ({"validation": -0.1}, "from 0 to 0.5"),
+        ({"patience": 3}, "patience needs validation samples"),
+        ({"patience": 0, "validation": 0.1}, "patience must be 1"),
+        ({"clip": 0.0}, "clip must be above 0"),
+    ],
+)
+def test_recipes_that_cannot_judge_are_refused(change, said):
+    with pytest.raises(ValueError, match=said):
+        Recipe(**change)
+
+
+def test_a_run_of_before_these_settings_is_resumed(finished, tmp_path):
+    """Its config.json lacks the newer names, whose defaults change nothing."""
+    folder = tmp_path / "old"
+    shutil.copytree(finished, folder)
+    config = json.loads((folder / "config.json").read_text())
+    for name in ("validation", "patience", "clip"):
+        del config["recipe"][name]
+    (folder / "config.json").write_text(json.dumps(config))
+    train(CONFIG, RECIPE, folder, resume=True, on_epoch=stop)

@@ -1,0 +1,60 @@
+"""How a network is trained: every setting of a run beside the network itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .snn import PRECISIONS
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. The defaults are the paper's for CIFAR-10 (Kim & Panda 2021; decay as in the published code).
+
+    milestones: shares of the epochs after which the learning rate falls tenfold. gamma_decay: weight decay on the norm's
+    parameters alone; None = weight_decay. On a small data set γ of an idle timestep fades only if this is raised (a step
+    shrinks it by about lr·decay/(1 − momentum)). validation: share of the training samples that is held out to judge
+    epochs by; the test set is never looked at. patience: stop after so many epochs without a better validation accuracy.
+    clip: largest norm of the whole gradient; a longer one is shortened to it. Raises ValueError with one sentence for
+    values that cannot train.
+    """
+
+    dataset: str = "digits"
+    epochs: int = 100
+    batch: int = 256
+    lr: float = 0.3
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    gamma_decay: float | None = None
+    milestones: tuple[float, ...] = (0.5, 0.7, 0.9)
+    augment: bool = True
+    seed: int = 0
+    precision: str = "float32"
+    validation: float = 0.0
+    patience: int | None = None
+    clip: float | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+        for holds, sentence in (
+            (self.epochs >= 1, "epochs must be 1 or more"),
+            (self.batch >= 2, "batch must be 2 or more: batch statistics need two images"),
+            (0 < self.lr < 1e3, "lr must be above 0 and below 1000"),
+            (0 <= self.momentum < 1, "momentum must be at least 0 and below 1"),
+            (self.weight_decay >= 0 and (self.gamma_decay or 0) >= 0, "weight decay must not be negative"),
+            (all(0 < m < 1 for m in self.milestones), "milestones are shares of the epochs, between 0 and 1"),
+            (0 <= self.seed < 2**31, "seed must be from 0 to 2^31 − 1"),
+            (0 <= self.validation <= 0.5, "validation must be a share of the training samples, from 0 to 0.5"),
+            (self.patience is None or self.patience >= 1, "patience must be 1 epoch or more"),
+            (self.patience is None or self.validation > 0, "patience needs validation samples: set a share of them"),
+            (self.clip is None or self.clip > 0, "clip must be above 0"),
+            (self.precision in PRECISIONS, f"precision must be one of {', '.join(PRECISIONS)}"),
+        ):
+            if not holds:
+                raise ValueError(sentence)
+
+
+def learning_rate(recipe: Recipe, epoch: int) -> float:
+    """The step size during `epoch` (from 1): lr in the first, and a tenth after each milestone."""
+    passed = sum(epoch > max(1, round(share * recipe.epochs)) for share in recipe.milestones)
+    return recipe.lr * 0.1**passed
