@@ -23,7 +23,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from platformdirs import user_cache_dir
 from torch import Tensor
 
 from ..files import replacing, write_text
@@ -131,9 +130,15 @@ def remember(name: str, key: str, facts: dict) -> None:
         write_text(_writable_root() / f"{name}-{key}.json", json.dumps(facts))
 
 
-def roots(data: Path) -> tuple[Path, Path]:
-    """Where what was decoded is looked for and kept: with the data in the folder `data` if that can be."""
-    return data / ".decoded", Path(user_cache_dir("bntt")) / "decoded"
+def roots(data: Path) -> tuple[Path, ...]:
+    """Where what was decoded is looked for and kept: with the data in the folder `data` if that can be, else in the
+    user's cache."""
+    beside = data / ".decoded"
+    try:
+        from platformdirs import user_cache_dir
+    except ImportError:  # only the engine's core is installed
+        return (beside,)
+    return beside, Path(user_cache_dir("bntt")) / "decoded"
 
 
 def mapped(path: Path, shape: tuple[int, ...]) -> Tensor:

@@ -842,3 +842,9 @@ def test_discover_passes_by_what_is_neither_folder_nor_file(tmp_path):
     os.mkfifo(tmp_path / "pipe.zip")
     (tmp_path / "gone.zip").symlink_to(tmp_path / "nothing")
     assert discover(tmp_path) == []
+
+
+def test_without_a_users_cache_the_data_folder_alone_is_used(tmp_path, monkeypatch):
+    """Where only the engine's core is installed."""
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
+    assert decoded.roots(tmp_path) == (tmp_path / ".decoded",)
