@@ -25,7 +25,8 @@ PATIENCE = 120_000  # milliseconds; only a busy machine needs more than a few se
 @pytest.fixture(scope="session")
 def url(tmp_path_factory):
     """Address of a freshly started dashboard."""
-    command = [sys.executable, "-m", "dashboard", "--no-browser", "--runs", str(tmp_path_factory.mktemp("runs"))]
+    folders = ["--runs", str(tmp_path_factory.mktemp("runs")), "--data", str(tmp_path_factory.mktemp("data"))]
+    command = [sys.executable, "-m", "dashboard", "--no-browser", *folders]
     log = tmp_path_factory.mktemp("server") / "log"
     with log.open("w") as file:
         server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=file, text=True)

@@ -215,3 +215,23 @@ def test_pages_fit_a_phone(visit, url, path):
     see(page, PAGES[path])
     main(page).locator(".js-plotly-plot .main-svg").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_data_set_that_is_not_here_is_offered_and_another_one_chosen(visit, url):
+    """From a link to a network whose data is not here, to its γ, to the button that fetches the data, and back."""
+    page = visit()
+    page.goto(f"{url}/gamma?model=bundled/sequential-mnist")
+    main(page).locator(".st-key-chart_gamma_layers .js-plotly-plot .heatmaplayer").wait_for()
+    go(page, "Spikes")
+    main(page).get_by_text("gets Digits here").wait_for()
+    side = page.get_by_test_id("stSidebar")
+    side.get_by_label("Data set", exact=True).first.click()
+    page.get_by_role("option", name="cifar10", exact=True).click()
+    main(page).get_by_text("CIFAR-10 is not here.").wait_for()
+    main(page).get_by_role("button", name="Download CIFAR-10 (170 MB)").wait_for()
+    until_url(page, r"data_[0-9a-f]+=cifar10\b")
+    page.reload()
+    main(page).get_by_text("CIFAR-10 is not here.").wait_for()
+    side.get_by_label("Data set", exact=True).first.click()
+    page.get_by_role("option", name="digits", exact=True).click()
+    main(page).get_by_text("one row of the image is the current at every timestep").wait_for()
