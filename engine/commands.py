@@ -122,10 +122,6 @@ def robustness(arguments: Namespace) -> None:
     except ValueError as error:
         raise UserError(error) from None
     pixels, labels = test_images(checkpoint, arguments.dataset, arguments.samples)
-    if pixels.dim() == 5:
-        raise UserError(
-            f"noise and attacks act on images here, and {arguments.dataset or checkpoint.dataset} holds events"
-        )
     found: dict[attacks.Attack, list] = {attack: [] for attack in chosen}
     parts = attacks.sweep_parts(checkpoint.config, list(found), len(pixels))
     for attack, start, stop in tqdm(parts, unit="part", file=sys.stderr, disable=None):

@@ -227,11 +227,14 @@ def pictures(close: robustness.Closeup, attack: Attack) -> None:
     label = int(close.clean_result.labels[0])
     truth = f" (it is {view.data.classes[label]})" if not view.caution else ""
     answers = [view.class_name(int(r.predictions[-1, 0])) for r in (close.clean_result, close.attacked_result)]
+    # all frames of a recording are laid together, where more and less would hide each other
+    change = np.abs(difference) if view.data.events else 0.5 + factor * difference
+    scaled = "summed over the frames" if view.data.events else f"**scaled ×{factor:.3g}** around grey"
     shown = (
         (close.clean, f"Clean · answer **{answers[0]}**{truth}"),
         (
-            0.5 + factor * difference,
-            f"Perturbation, **scaled ×{factor:.3g}** around grey; largest change {largest * 255:.1f}/255",
+            change,
+            f"Perturbation, {scaled}; largest change {largest * 255:.1f}/255",
         ),
         (close.attacked, f"Perturbed · answer **{answers[1]}**"),
     )
@@ -261,8 +264,10 @@ show.heading(
 )
 show.needs_network(view, "Noise and attacks")
 if view.data.events:
-    st.info("Noise and attacks act on images here; this network takes events of a camera.")
-    st.stop()
+    st.caption(
+        "Noise and attacks act on the frames of events: ε = 1/255 is at most one event more or less at each pixel of each "
+        "frame, and σ = 1/255 as much on average."
+    )
 show.what_kind(view, brief=True)
 try:
     chosen, samples, seed = settings()

@@ -79,10 +79,11 @@ def affordable(config: ModelConfig) -> int:
 def normalised(pixels: Tensor, mean, std) -> Tensor:
     """uint8 or [0, 1] float images [N, C, H, W] → normalised float32 on the engine's device.
 
-    Event counts [N, T, C, H, W] become the [T, N, C, H, W] a network takes, as they are.
+    Event counts [N, T, C, H, W] become the [T, N, C, H, W] a network takes, as they are; as floats they are counts/255.
     """
     if pixels.dim() == 5:
-        return pixels.to(device()).to(torch.float32).transpose(0, 1)
+        counts = pixels.to(device()) if pixels.dtype == torch.uint8 else 255.0 * pixels.to(device())
+        return counts.to(torch.float32).transpose(0, 1)
     unit = to_unit(pixels) if pixels.dtype == torch.uint8 else pixels
     unit = unit.to(device())
     mean, std = (torch.tensor(v, dtype=torch.float32, device=unit.device).view(-1, 1, 1) for v in (mean, std))

@@ -1,6 +1,7 @@
 """Accuracy under Gaussian noise and gradient attacks.
 
 Every attack acts on the image in [0, 1], before normalisation and encoding; σ, ε and step size are in those units.
+On event data it acts on the frames, of which a pixel counts n/255 for n events: ε = 1/255 is one event at each pixel.
 Attacks are torchattacks'. The gradient passes straight through the rate code (see engine.snn.encoding.poisson) and each
 gradient step meets a fresh encoding, so the attacker does not know the random numbers of the evaluation.
 """
@@ -68,7 +69,7 @@ class Attack:
 def perturb(
     model: SpikingNetwork, pixels: Tensor, labels: Tensor, samples: Tensor, mean, std, attack: Attack, *, seed: int
 ) -> Tensor:
-    """Attacked images, float32 [N, C, H, W] in [0, 1].
+    """Attacked images, float32 [N, C, H, W] in [0, 1]; of event data frames [N, T, 2, H, W].
 
     pixels: uint8 or float in [0, 1]. samples: int64 [N], each image's number in its data set. The same arguments give
     the same images.
@@ -103,7 +104,7 @@ def attack_rows(attack: Attack, start: int, stop: int, *, model, pixels, labels,
 
 @dataclass(frozen=True)
 class Closeup:
-    """One sample seen closely. clean, attacked: float32 [C, H, W] in [0, 1], each with its Evaluation (N = 1)."""
+    """One sample seen closely. clean, attacked: float32 [C, H, W] (events [T, 2, H, W]) in [0, 1], each with its Evaluation (N = 1)."""
 
     clean: np.ndarray
     attacked: np.ndarray

@@ -297,7 +297,7 @@ def test_events_work_on_every_page(page, folder):
     if page == "spikes":
         assert "ON minus OFF events" in said(app)
     if page == "robustness":
-        assert "Noise and attacks act on images here" in said(app) and not app.main.text_input
+        assert "act on the frames of events" in said(app) and "Perturbation, summed over the frames" in said(app)
 
 
 def test_large_test_sets_are_run_in_part(folder, monkeypatch):

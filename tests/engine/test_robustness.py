@@ -145,3 +145,24 @@ def test_closeup_counts_spikes_of_both(setting):
 def test_impossible_attacks_say_why(arguments, said):
     with pytest.raises(ValueError, match=said):
         Attack(*arguments)
+
+
+@pytest.mark.parametrize("kind", ["fgsm", "pgd", "gaussian"])
+def test_events_are_attacked_frame_by_frame(kind):
+    """ε = 2/255 moves each count by at most two events, none below zero; FGSM moves by the gradient's sign, by hand."""
+    config = ModelConfig(arch="vgg-small", layout="C4 P F8", steps=3, classes=3, in_shape=(2, 8, 8), encoding="events")
+    model = build_model(config).eval()
+    counts = torch.randint(0, 6, (5, 3, 2, 8, 8)).to(torch.uint8)
+    labels, samples = torch.tensor([0, 1, 2, 0, 1]), torch.arange(5)
+    attack = Attack(kind, 2 / 255)
+    found = perturb(model, counts, labels, samples, (0.0, 0.0), (1.0, 1.0), attack, seed=0) * 255
+    assert found.shape == counts.shape and found.min() >= 0 and not torch.equal(found, counts.float())
+    if kind != "gaussian":
+        assert (found - counts).abs().max() <= 2 + 1e-4
+    if kind == "fgsm":
+        x = counts.float().transpose(0, 1).requires_grad_()
+        torch.nn.functional.cross_entropy(model(x), labels).backward()
+        expected = (x + 2 * x.grad.sign()).clamp(min=0).detach().transpose(0, 1)
+        torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+    same = perturb(model, counts, labels, samples, (0.0, 0.0), (1.0, 1.0), attack, seed=0) * 255
+    assert torch.equal(found, same)

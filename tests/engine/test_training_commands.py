@@ -156,7 +156,14 @@ def test_events_are_compared_too(answer, tmp_path, monkeypatch):
         "converted": 5,
         "ann": 1,
     }
-    assert answer("evaluate", str(tmp_path / "all" / "ann" / "model.safetensors"))["samples"] == 10
+    for name in ("bntt", "ann", "converted"):
+        file = str(tmp_path / "all" / name / "model.safetensors")
+        clean = answer("evaluate", file)
+        assert clean["samples"] == 10
+        for attack in ("gaussian", "fgsm", "pgd"):
+            options = ["--attack", attack, "--eps", "0", "2/255", "--attack-steps", "2"]
+            results = answer("robustness", file, *options)["results"]
+            assert results[0]["accuracy"] == clean["accuracy"] and results[1]["samples"] == 10
 
 
 def test_a_data_set_named_by_a_file_is_never_a_path(answer, capsys, tmp_path):
