@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..pickle_stack import Global, PickleStack, require
 from .errors import Refusal, shown
 
 # Bytes of one element of each kind of storage that torch.save writes for dense tensors.
@@ -68,13 +69,6 @@ class Scan:
 
 
 @dataclass(frozen=True)
-class _Global:
-    """Stands in for a class or function that the pickle names."""
-
-    name: str
-
-
-@dataclass(frozen=True)
 class _NumpyType:
     """Stands in for numpy.dtype(code)."""
 
@@ -102,8 +96,10 @@ def require_inert(name: str) -> None:
         )
 
 
-class Machine:
-    """Stack, marks and memo as torch's own reader keeps them; `scan` collects what is asked for."""
+class Machine(PickleStack):
+    """The instructions that torch.save writes; `scan` collects what is asked for."""
+
+    KEYS = (str, int, float, bool, type(None))
 
     _TAKEN = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"}
     _MADE = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
@@ -111,10 +107,8 @@ class Machine:
     _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
     def __init__(self):
+        super().__init__()
         self.scan = Scan()
-        self.stack: list[Any] = []
-        self.outer: list[list[Any]] = []
-        self.memo: dict[int, Any] = {}
 
     def step(self, name: str, argument: Any) -> bool:
         """Do one instruction; False when it is none of those that torch.save writes."""
@@ -133,7 +127,7 @@ class Machine:
             self.stack.append(self.memo[argument])
         elif name == "GLOBAL":
             require_inert(argument)
-            self.stack.append(_Global(argument))
+            self.stack.append(Global(argument))
         elif name in ("PROTO", "STOP"):
             pass
         elif hasattr(self, f"_do_{name.lower()}"):
@@ -142,101 +136,59 @@ class Machine:
             return False
         return True
 
-    def _do_mark(self):
-        self.outer.append(self.stack)
-        self.stack = []
-
-    def _since_mark(self) -> list[Any]:
-        items, self.stack = self.stack, self.outer.pop()
-        return items
-
-    def _do_tuple(self):
-        items = self._since_mark()
-        self.stack.append(tuple(items))
-
-    def _do_append(self):
-        self._extend([self.stack.pop()])
-
-    def _do_appends(self):
-        self._extend(self._since_mark())
-
-    def _extend(self, items: list[Any]):
-        _require(type(self.stack[-1]) is list)
-        self.stack[-1].extend(items)
-
-    def _do_setitem(self):
-        value, key = self.stack.pop(), self.stack.pop()
-        self._set([key, value])
-
-    def _do_setitems(self):
-        self._set(self._since_mark())
-
-    def _set(self, items: list[Any]):
-        table = self.stack[-1]
-        _require(isinstance(table, dict))
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            # Tuples as keys are refused: hashing nested ones can take for ever.
-            _require(type(key) in (str, int, float, bool, type(None)))
-            table[key] = value
-
     def _do_binpersid(self):
         parts = self.stack.pop()
-        _require(type(parts) is tuple and len(parts) in (5, 6) and parts[0] == "storage" and parts[5:] in ((), (None,)))
+        require(type(parts) is tuple and len(parts) in (5, 6) and parts[0] == "storage" and parts[5:] in ((), (None,)))
         _, kind, key, location, numel = parts[:5]
-        _require(isinstance(kind, _Global) and kind.name.removeprefix("torch ") in ITEM_BYTES)
-        _require(type(key) is str and type(location) is str and _count(numel))
+        require(isinstance(kind, Global) and kind.name.removeprefix("torch ") in ITEM_BYTES)
+        require(type(key) is str and type(location) is str and _count(numel))
         claim = StorageClaim(key, kind.name.removeprefix("torch "), numel)
         # torch.load keeps the first storage of a key and would lay a later claim over it unseen.
-        _require(self.scan.storages.setdefault(key, claim) == claim)
+        require(self.scan.storages.setdefault(key, claim) == claim)
         self.stack.append(claim)
 
     def _do_build(self):
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, _NumpyType):
-            _require(type(state) is tuple and state[1:] and state[1] in ("<", ">", "|"))
-            _require(state == (3, state[1], None, None, None, -1, -1, 0))
+            require(type(state) is tuple and state[1:] and state[1] in ("<", ">", "|"))
+            require(state == (3, state[1], None, None, None, -1, -1, 0))
         else:  # state_dict() carries its version numbers as an attribute
-            _require(isinstance(target, _Table) and isinstance(state, dict) and set(state) == {"_metadata"})
-
-    def _do_reduce(self):
-        arguments, function = self.stack.pop(), self.stack.pop()
-        _require(isinstance(function, _Global) and type(arguments) is tuple)
-        self.stack.append(self._call(function.name, arguments))
+            require(isinstance(target, _Table) and isinstance(state, dict) and set(state) == {"_metadata"})
 
     def _call(self, name: str, arguments: tuple) -> Any:
         if name == "torch._utils _rebuild_tensor_v2":
             return self._tensor(*arguments)
         if name == "torch._utils _rebuild_parameter":
             tensor, requires_grad, hooks = arguments
-            _require(isinstance(tensor, _Tensor) and type(requires_grad) is bool and _empty(hooks))
+            require(isinstance(tensor, _Tensor) and type(requires_grad) is bool and _empty(hooks))
             return tensor
         if name == "collections OrderedDict":
-            _require(not arguments)
+            require(not arguments)
             return _Table()
         if name == "torch Size":
-            _require(len(arguments) == 1 and _counts(arguments[0]))
+            require(len(arguments) == 1 and _counts(arguments[0]))
             return arguments[0]
         if name == "torch device":
-            _require(all(type(part) in (str, int) for part in arguments))
+            require(all(type(part) in (str, int) for part in arguments))
             return name
         if name == "numpy dtype":
             code, align, copy = arguments
-            _require(type(code) is str and code in NUMPY_NUMBERS and (align, copy) == (False, True))
+            require(type(code) is str and code in NUMPY_NUMBERS and (align, copy) == (False, True))
             return _NumpyType(code)
         if name == "_codecs encode":
             text, codec = arguments
-            _require(type(text) is str and codec == "latin1")
+            require(type(text) is str and codec == "latin1")
             return text.encode(codec)
         if name in _NUMPY_SCALARS:
             kind, content = arguments
-            _require(isinstance(kind, _NumpyType) and type(content) is bytes)
-            _require(len(content) == NUMPY_NUMBERS[kind.code])
+            require(isinstance(kind, _NumpyType) and type(content) is bytes)
+            require(len(content) == NUMPY_NUMBERS[kind.code])
             return content
-        raise ValueError(f"{name} is not a function")
+        return super()._call(name, arguments)
 
     def _tensor(self, storage, offset, size, stride, requires_grad, hooks) -> _Tensor:
-        _require(isinstance(storage, StorageClaim) and type(requires_grad) is bool and _empty(hooks))
-        _require(_count(offset) and _counts(size) and _counts(stride) and len(size) == len(stride) <= 64)
+        require(isinstance(storage, StorageClaim) and type(requires_grad) is bool and _empty(hooks))
+        require(_count(offset) and _counts(size) and _counts(stride) and len(size) == len(stride) <= 64)
         elements = 1
         for length in size:
             elements *= length
@@ -245,11 +197,6 @@ class Machine:
             raise Refusal(TOO_MUCH)
         self.scan.elements += elements
         return _Tensor()
-
-
-def _require(holds: bool) -> None:
-    if not holds:
-        raise ValueError("not what torch.save writes")
 
 
 def _count(value: Any) -> bool:

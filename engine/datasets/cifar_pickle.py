@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..pickle_stack import Global, PickleStack, require
 from .base import DataError
 
 PIXELS = 3 * 32 * 32  # of one image: red, green and blue planes, row by row
@@ -43,17 +44,6 @@ class _Foreign(Exception):
     """A name or an instruction that no batch file holds."""
 
 
-class _Global:
-    """Stands in for a class or function that the file names."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str):
-        if name not in _NAMES:
-            raise _Foreign
-        self.name = name
-
-
 class _ByteType:
     """Stands in for numpy.dtype("u1")."""
 
@@ -66,7 +56,7 @@ class _Array:
     __slots__ = ("fortran", "raw", "shape")
 
     def fill(self, shape: Any, kind: Any, fortran: Any, raw: Any) -> _Array:
-        _require(isinstance(kind, _ByteType))
+        require(isinstance(kind, _ByteType))
         self.shape, self.fortran, self.raw = shape, fortran, raw
         return self
 
@@ -78,7 +68,7 @@ def read_batch(name: str, content: bytes, classes: int) -> tuple[np.ndarray, np.
     """
     try:
         table = _Machine(len(content)).run(content)
-        _require(type(table) is dict)
+        require(type(table) is dict)
         table = {key if type(key) is str else key.decode("latin1"): value for key, value in table.items()}
         pixels = _pixels(table.get("data"))
     except _Foreign:
@@ -97,21 +87,21 @@ def read_batch(name: str, content: bytes, classes: int) -> tuple[np.ndarray, np.
 
 def _pixels(array: Any) -> np.ndarray:
     """The array that a stand-in describes, once its claims are found to agree."""
-    _require(isinstance(array, _Array) and type(array.shape) is tuple and array.fortran in (False, True))
+    require(isinstance(array, _Array) and type(array.shape) is tuple and array.fortran in (False, True))
     count, width = array.shape
     raw = array.raw.encode("latin1") if type(array.raw) is str else array.raw
-    _require(type(raw) in (bytes, bytearray) and type(count) is int and type(width) is int)
-    _require(width == PIXELS and count > 0 and len(raw) == count * width)
+    require(type(raw) in (bytes, bytearray) and type(count) is int and type(width) is int)
+    require(width == PIXELS and count > 0 and len(raw) == count * width)
     return np.frombuffer(raw, dtype=np.uint8).reshape(count, width, order="F" if array.fortran else "C")
 
 
-class _Machine:
-    """Stack, marks and memo of a pickle `size` bytes long. `run` raises _Foreign, and what Python does, for others."""
+class _Machine(PickleStack):
+    """The instructions of a batch file `size` bytes long. `run` raises _Foreign, and what Python does, for others."""
+
+    KEYS = (str, bytes)
 
     def __init__(self, size: int):
-        self.stack: list[Any] = []
-        self.outer: list[list[Any]] = []
-        self.memo: dict[int, Any] = {}
+        super().__init__()
         # An image's 3072 bytes come with a dozen instructions at most: what one byte of them makes takes up to 64.
         self.instructions_left = 1000 + size // 256
         # Encoding the same text again and again would make much of little; once, it makes no more than the file has.
@@ -121,7 +111,7 @@ class _Machine:
         """What the pickle describes."""
         for name, argument in _instructions(content):
             self.instructions_left -= 1
-            _require(self.instructions_left >= 0)
+            require(self.instructions_left >= 0)
             if name == "STOP":
                 break
             self._step(name, argument)
@@ -141,7 +131,7 @@ class _Machine:
         elif name in _GET:
             self.stack.append(self.memo[argument])
         elif name == "GLOBAL":
-            self.stack.append(_Global(argument))
+            self._name(argument)
         elif name not in ("PROTO", "FRAME"):
             act = getattr(self, f"_do_{name.lower()}", None)
             if act is None:
@@ -153,20 +143,13 @@ class _Machine:
 
     def _do_stack_global(self):
         name, module = self.stack.pop(), self.stack.pop()
-        _require(type(name) is str and type(module) is str)
-        self.stack.append(_Global(f"{module} {name}"))
+        require(type(name) is str and type(module) is str)
+        self._name(f"{module} {name}")
 
-    def _do_mark(self):
-        self.outer.append(self.stack)
-        self.stack = []
-
-    def _since_mark(self) -> list[Any]:
-        items, self.stack = self.stack, self.outer.pop()
-        return items
-
-    def _do_tuple(self):
-        items = self._since_mark()
-        self.stack.append(tuple(items))
+    def _name(self, name: str) -> None:
+        if name not in _NAMES:
+            raise _Foreign
+        self.stack.append(Global(name))
 
     def _do_list(self):
         items = self._since_mark()
@@ -177,67 +160,39 @@ class _Machine:
         self.stack.append({})
         self._set(items)
 
-    def _do_append(self):
-        self._extend([self.stack.pop()])
-
-    def _do_appends(self):
-        self._extend(self._since_mark())
-
-    def _extend(self, items: list[Any]):
-        _require(type(self.stack[-1]) is list)
-        self.stack[-1].extend(items)
-
-    def _do_setitem(self):
-        value, key = self.stack.pop(), self.stack.pop()
-        self._set([key, value])
-
-    def _do_setitems(self):
-        self._set(self._since_mark())
-
-    def _set(self, items: list[Any]):
-        _require(type(self.stack[-1]) is dict)
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            _require(type(key) in (str, bytes))
-            self.stack[-1][key] = value
-
     def _do_build(self):
         state, target = self.stack.pop(), self.stack[-1]
-        _require(type(state) is tuple)
+        require(type(state) is tuple)
         if isinstance(target, _Array):
             _version, *claims = state
             target.fill(*claims)
         else:  # a dtype's state says nothing more about single bytes
-            _require(isinstance(target, _ByteType))
-
-    def _do_reduce(self):
-        arguments, function = self.stack.pop(), self.stack.pop()
-        _require(isinstance(function, _Global) and type(arguments) is tuple)
-        self.stack.append(self._call(function.name, arguments))
+            require(isinstance(target, _ByteType))
 
     def _call(self, name: str, arguments: tuple) -> Any:
         if name.endswith(" _reconstruct"):
-            _require(isinstance(arguments[0], _Global) and arguments[0].name == "numpy ndarray")
+            require(isinstance(arguments[0], Global) and arguments[0].name == "numpy ndarray")
             return _Array()
         if name.endswith(" _frombuffer"):
             raw, kind, shape, order = arguments
-            _require(order in ("C", "F"))
+            require(order in ("C", "F"))
             return _Array().fill(shape, kind, order == "F", raw)
         if name == "numpy dtype":
-            _require(arguments[0] == "u1")
+            require(arguments[0] == "u1")
             return _ByteType()
         if name == "_codecs encode":
             text, codec = arguments
-            _require(type(text) is str and codec == "latin1")
+            require(type(text) is str and codec == "latin1")
             self.encoded_left -= len(text)
-            _require(self.encoded_left >= 0)
+            require(self.encoded_left >= 0)
             return text.encode(codec)
-        raise ValueError(f"{name} is not a function")
+        return super()._call(name, arguments)
 
 
 def _quoted(stream: BytesIO) -> str:
     """Python 2's repr of a str; pickletools reads only those of ASCII."""
     line = stream.readline()
-    _require(line[-1:] == b"\n" and len(line) > 2 and line[0] == line[-2] and line[:1] in (b"'", b'"'))
+    require(line[-1:] == b"\n" and len(line) > 2 and line[0] == line[-2] and line[:1] in (b"'", b'"'))
     return codecs.escape_decode(line[1:-2])[0].decode("latin1")
 
 
@@ -252,8 +207,3 @@ def _instructions(content: bytes) -> Iterator[tuple[str, Any]]:
     while True:
         name, reader = _READERS[stream.read(1)]
         yield name, reader(stream) if reader else None
-
-
-def _require(holds: bool) -> None:
-    if not holds:
-        raise ValueError("not what a batch file holds")
