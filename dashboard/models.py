@@ -24,9 +24,8 @@ def names() -> list[str]:
     """Every model this visitor can choose, as bundled/…, runs/… or uploads/…"""
     ready = [f"bundled/{name}" for name in bundled.names()]
     folder = runs_folder()
-    found = sorted(
-        [*folder.glob("*/model.safetensors"), *folder.glob("*/*/model.safetensors")]
-    )  # runs, and sets of runs
+    # runs, and sets of runs
+    found = sorted([*folder.glob("*/model.safetensors"), *folder.glob("*/*/model.safetensors")])
     runs = [f"runs/{path.parent.relative_to(folder).as_posix()}" for path in found]
     return ready + runs + [f"uploads/{name}" for name in uploads().names(visitor())]
 

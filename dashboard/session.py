@@ -78,11 +78,6 @@ def view(name: str, checkpoint: Checkpoint, data: DataSet, sample: int, count: i
     return View(name, checkpoint, data, pixels, labels, min(sample, len(labels) - 1), caution, fingerprint)
 
 
-def suits(data: DataSet, config: ModelConfig) -> bool:
-    """Whether a network can be shown this data at all: images for images, events for events."""
-    return data.events == (config.encoding == "events")
-
-
 def test_samples(data: DataSet, config: ModelConfig) -> Images:
     """All test samples as the data set has them. Raises DataError."""
     return data.load("test", steps=_frames(data, config), side=config.in_shape[1])

@@ -80,7 +80,7 @@ def _settings(model: str, checkpoint: Checkpoint) -> tuple[Checkpoint, DataSet, 
     """Data set, sample and number of samples, and what the file did not say about the network."""
     config = checkpoint.config
     known = data.known()
-    offered = [name for name, (entry, _) in known.items() if session.suits(entry, config)]
+    offered = [name for name, (entry, _) in known.items() if entry.suits(config.encoding)]
     own = checkpoint.dataset
     # where its own is not here, a network can at least be looked at with another
     default = own if own in offered and not known[own][1] else offered[0]

@@ -201,7 +201,7 @@ def test_images(checkpoint: Checkpoint, dataset: str | None, count: int | None):
             f"{checkpoint.name} tells {config.classes} classes apart and {data.title} has {len(data.classes)}: "
             "choose the data set it was trained on with --dataset"
         )
-    if data.events != (config.encoding == "events"):
+    if not data.suits(config.encoding):
         kinds = ("events", "images") if data.events else ("images", "events")
         raise UserError(f"{data.title} holds {kinds[0]} and {checkpoint.name} takes {kinds[1]}")
     try:

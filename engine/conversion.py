@@ -70,7 +70,7 @@ def converted_config(config: ModelConfig, steps: int, encoding: str) -> ModelCon
 def activation_scales(model: SpikingNetwork, images: Tensor, percentile: float = PERCENTILE) -> list[float]:
     """The `percentile`-th activation of each hidden layer of an ANN over its units and all images, in order.
 
-    Of a large layer every so-manieth activation is taken, so that some millions suffice. A layer that never answers
+    Of a large layer activations at equal distances are taken, so that some millions suffice. A layer that never answers
     gets 1, so that nothing is divided by zero.
     """
     model = model.to(device()).eval()

@@ -32,7 +32,7 @@ def setup(arguments: Namespace) -> tuple[ModelConfig, training.Recipe]:
         recipe = training.Recipe(dataset=arguments.dataset, **{name: getattr(arguments, name) for name in RECIPE})
     except ValueError as error:
         raise UserError(error) from None
-    if data.events != (config.encoding == "events"):
+    if not data.suits(config.encoding):
         needed = "encoding events" if data.events else "another encoding than events"
         raise UserError(f"{data.title} holds {'events' if data.events else 'images'}: it needs {needed}")
     if missing := data.missing():
@@ -146,7 +146,7 @@ def convert(arguments: Namespace) -> None:
 
 def _check_fits(checkpoint: Checkpoint, data: DataSet) -> None:
     """Before anything is written."""
-    if len(data.classes) != checkpoint.config.classes or data.events != (checkpoint.config.encoding == "events"):
+    if len(data.classes) != checkpoint.config.classes or not data.suits(checkpoint.config.encoding):
         raise UserError(f"{checkpoint.name} is no network for {data.title}: choose the data it was trained on")
 
 

@@ -1,5 +1,7 @@
 """What leaving after t of T timesteps costs and saves."""
 
+from collections.abc import Callable
+
 import pandas as pd
 import streamlit as st
 
@@ -90,7 +92,6 @@ def _numbers(here: pd.Series, end: pd.Series) -> None:
     points = 100 * (here["accuracy"] - end["accuracy"])
     same = abs(points) < 0.05
     gained = "as at T" if same else f"{points:+.1f} points against T"
-    latency_now = "…" if pd.isna(here["latency_ms"]) else f"{here['latency_ms']:.2f} ms"
     with st.container(horizontal=True, gap="small"):
         st.metric(
             "Accuracy",
@@ -103,33 +104,26 @@ def _numbers(here: pd.Series, end: pd.Series) -> None:
             help=f"{here['correct']:.0f} of {here['samples']:.0f} samples right; 95 % interval {show.share(here['low'])} to {show.share(here['high'])}",
         )
         if view.checkpoint.config.kind != "ann":
-            st.metric(
-                "Spikes a sample",
-                show.amount(here["spikes"]),
-                _less(here["spikes"], end["spikes"]),
-                "inverse",
-                border=True,
-                width=168,
-                help="Fired by all hidden layers up to the exit, mean over the samples",
-            )
-        st.metric(
+            said = "Fired by all hidden layers up to the exit, mean over the samples"
+            _cost("Spikes a sample", show.amount, here["spikes"], end["spikes"], said)
+        _cost(
             "Energy a sample",
-            show.energy(here["energy_nj"]),
-            _less(here["energy_nj"], end["energy_nj"]),
-            "inverse",
-            border=True,
-            width=168,
-            help="Estimate: 0.9 pJ per accumulate (45 nm CMOS)",
+            show.energy,
+            here["energy_nj"],
+            end["energy_nj"],
+            "Estimate: 0.9 pJ per accumulate (45 nm CMOS)",
         )
-        st.metric(
-            "Latency",
-            latency_now,
-            _less(here["latency_ms"], end["latency_ms"]),
-            "inverse",
-            border=True,
-            width=168,
-            help="Time for one image on this machine, the fastest of 9 runs",
-        )
+        said = "Time for one image on this machine, the fastest of 9 runs"
+        _cost("Latency", _milliseconds, here["latency_ms"], end["latency_ms"], said)
+
+
+def _cost(label: str, written: Callable[[float], str], here: float, end: float, about: str) -> None:
+    """A number that is the better the lower, against the full T."""
+    st.metric(label, written(here), _less(here, end), "inverse", border=True, width=168, help=about)
+
+
+def _milliseconds(value: float) -> str:
+    return "…" if pd.isna(value) else f"{value:.2f} ms"
 
 
 def _less(value: float, full: float) -> str | None:

@@ -18,8 +18,8 @@ from .evaluation import normalised
 class Activity:
     """One sample on its way through the network.
 
-    inputs: float32 [T, C, H, W], as the first layer gets them. spikes: layer → bool [T, N]. membrane: layer → float32 [T, N], u_t before its reset.
-    scores: float32 [T, K], class scores when leaving after t = 1 … T.
+    inputs: float32 [T, C, H, W], as the first layer gets them. spikes: layer → bool [T, N]. membrane: layer → float32
+    [T, N], u_t before its reset. scores: float32 [T, K], class scores when leaving after t = 1 … T.
     """
 
     config: ModelConfig

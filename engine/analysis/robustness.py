@@ -104,7 +104,8 @@ def attack_rows(attack: Attack, start: int, stop: int, *, model, pixels, labels,
 
 @dataclass(frozen=True)
 class Closeup:
-    """One sample seen closely. clean, attacked: float32 [C, H, W] (events [T, 2, H, W]) in [0, 1], each with its Evaluation (N = 1)."""
+    """One sample seen closely. clean, attacked: float32 [C, H, W] (events [T, 2, H, W]) in [0, 1], each with its
+    Evaluation (N = 1)."""
 
     clean: np.ndarray
     attacked: np.ndarray

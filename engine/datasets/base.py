@@ -73,6 +73,10 @@ class DataSet:
         """Whether its samples are events of a camera instead of images."""
         return self.encoding == "events"
 
+    def suits(self, encoding: str) -> bool:
+        """Whether a network of this input coding can be shown it at all: events for events, images for images."""
+        return self.events == (encoding == "events")
+
     def missing(self) -> str:
         """What is missing, in one sentence; "" when it is there."""
         try:

@@ -18,13 +18,12 @@ from streamlit.testing.v1 import AppTest
 from dashboard import data as data_sets
 from dashboard import session, work
 from engine import ModelConfig, build_model, datasets, save_checkpoint
-from engine.datasets.idx import TEST, TRAIN
 from engine.datasets import Remote, get
+from engine.datasets.idx import TEST, TRAIN
+from tests.dashboard.apps import APP, WAIT, finished, healthy
 from tests.engine.test_aedat import aedat_bytes
 
-APP = Path(__file__).resolve().parents[2] / "dashboard" / "app.py"
 PAGES = ("overview", "gamma", "spikes", "early_exit", "robustness")
-WAIT = 120
 FILES = (*TRAIN, *TEST)
 NETWORKS = {
     "mnist": ("mnist", dict(in_shape=(1, 28, 28), steps=2)),
@@ -71,17 +70,6 @@ def opened(page, name, **query) -> AppTest:
     app.query_params.update({"model": f"runs/set/{name}", **query})
     app.run()
     return app if page == "overview" else app.switch_page(f"../pages/{page}.py").run()
-
-
-def finished(app) -> AppTest:
-    for job in work.jobs().all():
-        assert job.wait(WAIT)
-    return healthy(app.run())
-
-
-def healthy(app) -> AppTest:
-    assert [error.value for error in app.exception] == []
-    return app
 
 
 def said(app) -> str:

@@ -19,6 +19,7 @@ from engine.analysis.evaluation import evaluate_rows
 from engine.analysis.robustness import Attack, attack_rows
 from engine.datasets import fit, get
 from engine.jobs import OVER
+from tests.dashboard.apps import APP, WAIT, finished, healthy
 from tests.engine.checkpoint_files import norm_stack, published_state, torch_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,8 +31,6 @@ TITLES = {
     "robustness": "Robustness",
 }
 NEED_A_NETWORK = ("spikes", "early_exit", "robustness")
-APP = ROOT / "dashboard" / "app.py"
-WAIT = 120
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -86,18 +85,6 @@ def opened(page="overview", model="runs/tiny", **query) -> AppTest:
 def turned(app, page) -> AppTest:
     """The same visitor, on another page."""
     return app if page == "overview" else app.switch_page(f"../pages/{page}.py").run()
-
-
-def finished(app) -> AppTest:
-    """The page once everything it waits for has been computed."""
-    for job in work.jobs().all():
-        assert job.wait(WAIT)
-    return healthy(app.run())
-
-
-def healthy(app) -> AppTest:
-    assert [error.value for error in app.exception] == []
-    return app
 
 
 def control(app, kind, name):

@@ -46,17 +46,6 @@ def files(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def answer(capsys):
-    """Runs a command that must succeed and gives back its JSON."""
-
-    def run(*arguments):
-        assert main([*arguments, "--json"]) == 0
-        return json.loads(capsys.readouterr().out)
-
-    return run
-
-
 def own_evaluation(file, seed=0):
     """The first samples in one go, without the command's batches."""
     checkpoint, test = load_checkpoint(file), get("digits").load("test")

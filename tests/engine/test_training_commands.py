@@ -1,7 +1,5 @@
 """`python -m engine train | convert | compare` for every kind of network: what they measure, and what they refuse."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -15,17 +13,6 @@ from engine.datasets import get
 
 from .test_aedat import aedat_bytes
 from .test_commands import write_model
-
-
-@pytest.fixture
-def answer(capsys):
-    """Runs a command that must succeed and gives back its JSON."""
-
-    def run(*arguments):
-        assert main([*arguments, "--json"]) == 0
-        return json.loads(capsys.readouterr().out)
-
-    return run
 
 
 def whole_evaluation(file):
