@@ -91,7 +91,7 @@ def _curves(table: pd.DataFrame, step: int) -> None:
 def _numbers(here: pd.Series, end: pd.Series) -> None:
     points = 100 * (here["accuracy"] - end["accuracy"])
     same = abs(points) < 0.05
-    gained = "as at T" if same else f"{points:+.1f} points against T"
+    gained = "as at T" if same else f"{points:+.1f} points vs T"
     with st.container(horizontal=True, gap="small"):
         st.metric(
             "Accuracy",
