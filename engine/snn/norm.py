@@ -1,16 +1,56 @@
 """Batch Normalization Through Time, and the other ways of normalising that it is compared with.
 
 Each takes x: [T, B, C, …], or [1, B, C, …] standing for the same input at every timestep, and returns [steps, B, C, …].
+
+Statistics are synchronised: where several processes train together (an initialised process group of torch.distributed
+of more than one, each with a batch of the same size), every mean and variance of a batch is that of the batches of all
+processes, timestep by timestep, as one process with the whole batch has it; so are the running estimates.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 EPS = 1e-4
 MOMENTUM = 0.1
+
+
+class _Sum(torch.autograd.Function):
+    """Σ over all processes. Each process's x enters every process's loss, so the gradients are summed alike."""
+
+    @staticmethod
+    def forward(_ctx, x: Tensor) -> Tensor:
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_ctx, gradient: Tensor) -> Tensor:
+        return _Sum.apply(gradient)
+
+
+def _processes() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _moments(x: Tensor, over: tuple[int, ...]) -> tuple[Tensor, Tensor, int]:
+    """Variance and mean over the axes `over`, as rows [steps, C] or [1, C], and how many values each is of.
+
+    Of all processes together, with σ² = mean of (σ²_p + (μ_p − μ)²): the law of total variance, which unlike
+    E[x²] − μ² loses no digits where the mean is large.
+    """
+    var, mean = torch.var_mean(x, over, correction=0)
+    count = x.numel() // mean.numel()
+    if (processes := _processes()) > 1:
+        local = mean
+        mean = _Sum.apply(local) / processes
+        var = _Sum.apply(var + (local - mean) ** 2) / processes
+        count *= processes
+    return var.view(-1, x.shape[2]), mean.view(-1, x.shape[2]), count
 
 
 class _Step(nn.Module):
@@ -62,11 +102,9 @@ class BNTT(nn.ModuleList):
         return torch.stack([getattr(self[t], name) for t in range(steps)])
 
     def _batch_statistics(self, x: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-        over = (1, *range(3, x.dim()))
-        count = x[0].numel() // x.shape[2]
+        var, mean, count = _moments(x, (1, *range(3, x.dim())))
         if count < 2:
             raise ValueError("training needs more than one value per channel: use a batch of at least 2 images")
-        var, mean = torch.var_mean(x, over, correction=0)
         with torch.no_grad():
             unbiased = var * (count / (count - 1))
             for t in range(steps):
@@ -75,6 +113,23 @@ class BNTT(nn.ModuleList):
                 self[t].running_var.lerp_(unbiased[row], MOMENTUM)
                 self[t].num_batches_tracked += 1
         return mean.expand(steps, -1), (var + EPS).rsqrt().expand(steps, -1)
+
+
+def _normalised(norm: nn.BatchNorm1d, x: Tensor, over: tuple[int, ...], updates: int, weight: Tensor) -> Tensor:
+    """What torch's batch normalisation does while training, but over the batches of all processes.
+
+    over: the axes that share a mean. updates: how often the running estimates move: at each timestep, or once.
+    """
+    var, mean, count = _moments(x, over)
+    with torch.no_grad():
+        for t in range(updates):
+            row = t if len(mean) > 1 else 0
+            norm.running_mean.lerp_(mean[row], norm.momentum)
+            norm.running_var.lerp_(var[row] * (count / (count - 1)), norm.momentum)
+        norm.num_batches_tracked += updates
+    shape = (-1, 1, x.shape[2]) + (1,) * (x.dim() - 3)
+    scale = weight * (var + norm.eps).rsqrt()
+    return torch.addcmul(norm.bias.view(shape), x - mean.view(shape), scale.view(shape))
 
 
 class SharedNorm(nn.BatchNorm1d):
@@ -89,6 +144,8 @@ class SharedNorm(nn.BatchNorm1d):
         """Normalise each timestep with the one γ and β."""
         if not self.training:
             return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2]).expand(steps, *x.shape[1:])
+        if _processes() > 1:
+            return _normalised(self, x, (1, *range(3, x.dim())), steps, self.weight).expand(steps, *x.shape[1:])
         return torch.stack([super(SharedNorm, self).forward(x[t if len(x) > 1 else 0]) for t in range(steps)])
 
     def _check_input_dim(self, x: Tensor):
@@ -103,6 +160,9 @@ class TDNorm(nn.BatchNorm1d):
 
     def forward(self, x: Tensor, steps: int, threshold: float) -> Tensor:
         """Normalise all timesteps together, to the scale of the threshold θ."""
+        if self.training and _processes() > 1:
+            y = _normalised(self, x, (0, 1, *range(3, x.dim())), 1, self.weight * threshold)
+            return y.expand(steps, *x.shape[1:])
         rows = x.flatten(0, 1)
         if self.training:
             self.num_batches_tracked += 1

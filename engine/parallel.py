@@ -1,0 +1,142 @@
+"""Several processes that train one network together: torchrun starts them, torch.distributed connects them.
+
+Each works on its rows of every batch. Without torchrun there is one process, which is then the main one, and nothing
+here has an effect.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from .device import device
+
+TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+PATIENCE = timedelta(hours=2)  # while the main process validates, or another waits for its GPU
+TELL_SECONDS = 5
+_store: dist.Store | None = None
+
+
+class PeerError(Exception):
+    """Another process of this training cannot go on; its sentence."""
+
+
+def start() -> None:
+    """Join the other processes that torchrun started, blocking until all are there.
+
+    They talk over gloo; CUDA tensors travel over NCCL, and each process takes the GPU of its LOCAL_RANK. On CPUs the
+    cores are shared out, unless OMP_NUM_THREADS says how many threads to use. Raises RuntimeError in one sentence.
+    """
+    global _store
+    if not all(name in os.environ for name in TORCHRUN) or int(os.environ["WORLD_SIZE"]) < 2:
+        return
+    cuda = device().type == "cuda"
+    _store, number, processes = next(dist.rendezvous("env://"))
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    store = dist.PrefixStore("group", _store)
+    dist.init_process_group(backend, store=store, rank=number, world_size=processes, timeout=PATIENCE)
+    place, gpus = int(os.environ.get("LOCAL_RANK", number)), torch.cuda.device_count()
+    with together():
+        if cuda and place >= gpus:
+            raise RuntimeError(f"{place + 1} processes on a machine need as many GPUs, and there are {gpus}")
+    if cuda:
+        torch.cuda.set_device(place)
+    elif "OMP_NUM_THREADS" not in os.environ:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", processes))))
+
+
+def stop() -> None:
+    """Leave the others. May be called without start()."""
+    global _store
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+    _store = None
+
+
+def world() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this one is, from 0."""
+    return dist.get_rank() if world() > 1 else 0
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes files and speaks: rank 0."""
+    return rank() == 0
+
+
+def broadcast(value):
+    """The main process's value, in every process. Plain values, and tensors on the CPU."""
+    if world() == 1:
+        return value
+    held = [value]
+    dist.broadcast_object_list(held, src=0, device=torch.device("cpu"))
+    return held[0]
+
+
+def mean(value: float) -> float:
+    """The mean over the processes, the same in each."""
+    if world() == 1:
+        return value
+    total = torch.tensor(value, dtype=torch.float64)
+    dist.all_reduce(total)
+    return float(total) / world()
+
+
+def share(batch: Tensor) -> Tensor:
+    """This process's rows of the batch that all work on together; its length must be a multiple of world()."""
+    size = len(batch) // world()
+    if size * world() != len(batch):
+        raise ValueError(f"{len(batch)} samples cannot be shared out equally among {world()} processes")
+    return batch[rank() * size : (rank() + 1) * size]
+
+
+def connected(model: nn.Module) -> nn.Module:
+    """The model, so wrapped that backward() leaves the mean of all processes' gradients.
+
+    Its running statistics need no exchange of their own: engine.snn.norm keeps them equal.
+    """
+    return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False) if world() > 1 else model
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """What fails in this block on one process fails on all: the others wait for its end and raise PeerError."""
+    failure = None
+    try:
+        yield
+    except Exception as error:  # raised again below, when the others know
+        failure = error
+    sentences = [""] * world()
+    if world() > 1:
+        dist.all_gather_object(sentences, "" if failure is None else str(failure) or type(failure).__name__)
+    if failure is not None:
+        raise failure
+    if any(sentences):
+        raise PeerError(next(filter(None, sentences)))
+
+
+def tell(sentence: str) -> None:
+    """Write to standard error why this process ends: by the first that fails alone, not once a process."""
+    if _store is None:
+        print(sentence, file=sys.stderr)
+        return
+    try:
+        if _store.add("failures", 1) == 1:
+            print(sentence, file=sys.stderr, flush=True)
+            _store.set("told", "")
+        else:  # torchrun ends all as soon as one has ended: not before the first has spoken
+            _store.wait(["told"], timedelta(seconds=TELL_SECONDS))
+    except RuntimeError:  # the store went with the process that kept it, which has spoken
+        return

@@ -1,0 +1,43 @@
+"""Two processes that train together, for tests: on this machine, over gloo, gone when the test is."""
+
+import multiprocessing
+import os
+import socket
+import time
+import traceback
+
+SECONDS = 100
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def run_pair(function, folder) -> None:
+    """Call function(folder) in two processes whose environment is that of torchrun; both must end well."""
+    spawn = multiprocessing.get_context("spawn")
+    arguments = (function, folder, free_port())
+    pair = [spawn.Process(target=_one, args=(rank, *arguments), daemon=True) for rank in (0, 1)]
+    for process in pair:
+        process.start()
+    deadline = time.monotonic() + SECONDS
+    for process in pair:
+        process.join(max(0.0, deadline - time.monotonic()))
+    codes = [process.exitcode for process in pair]
+    for process in pair:
+        process.kill()
+        process.join()
+    said = "\n".join(file.read_text() for file in sorted(folder.glob("*.error")))
+    assert codes == [0, 0], f"exit codes {codes}: {said}"
+
+
+def _one(rank: int, function, folder, port: int) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
+    try:
+        function(folder)
+    except BaseException:
+        (folder / f"{rank}.error").write_text(traceback.format_exc())
+        raise
