@@ -1,0 +1,91 @@
+"""One GPU, one job: the lock, tried with made-up GPUs, and on real ones where there are any."""
+
+import subprocess
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from engine import device
+
+HOLDER = """
+import sys, time
+from filelock import FileLock
+with FileLock(sys.argv[1], mode=0o666):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def two_gpus(monkeypatch, tmp_path):
+    """Two GPUs that are not there; the numbers of those chosen."""
+    chosen = []
+    monkeypatch.setattr(device, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda n: SimpleNamespace(uuid=f"uuid-{n}"))
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    return chosen
+
+
+def test_a_cpu_is_shared():
+    with device.exclusive(), device.exclusive():
+        pass
+
+
+def test_jobs_get_different_gpus_and_the_third_waits(two_gpus):
+    entered = threading.Event()
+
+    def third():
+        with device.exclusive():
+            entered.set()
+
+    with device.exclusive():
+        with device.exclusive():
+            assert two_gpus == [0, 1]
+            waiting = threading.Thread(target=third)
+            waiting.start()
+            assert not entered.wait(0.5), "both are taken"
+        waiting.join(10)
+    assert entered.is_set() and two_gpus == [0, 1, 1]
+
+
+def test_a_killed_process_gives_its_gpu_back(two_gpus, tmp_path):
+    holders = [
+        subprocess.Popen([sys.executable, "-c", HOLDER, str(device._lock_file(n))], stdout=subprocess.PIPE, text=True)
+        for n in range(2)
+    ]
+    assert [holder.stdout.readline() for holder in holders] == ["held\n"] * 2
+    timer = threading.Timer(0.5, holders[1].kill)
+    timer.start()
+    started = time.monotonic()
+    with device.exclusive():
+        assert time.monotonic() - started > 0.4, "it waited for the other processes"
+        assert two_gpus == [1]
+    for holder in holders:
+        holder.kill()
+        holder.wait()
+
+
+def test_an_error_inside_gives_the_gpu_back(two_gpus):
+    with pytest.raises(ZeroDivisionError), device.exclusive():
+        1 / 0
+    with device.exclusive():
+        assert two_gpus == [0, 0]
+
+
+def test_under_torchrun_each_process_takes_the_gpu_of_its_rank(two_gpus, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with device.exclusive():
+        assert two_gpus == [1]
+
+
+@pytest.mark.gpu
+def test_a_real_gpu_is_taken_and_given_back():
+    for _ in range(2):
+        with device.exclusive():
+            assert torch.ones(2, device=device.device()).sum().item() == 2
