@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
+from typing import Any
 
 from .snn import PRECISIONS
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("steps", "cosine", "constant")
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How to train. The defaults are the paper's for CIFAR-10 (Kim & Panda 2021; decay as in the published code).
 
-    milestones: shares of the epochs after which the learning rate falls tenfold. gamma_decay: weight decay on the norm's
-    parameters alone; None = weight_decay. On a small data set γ of an idle timestep fades only if this is raised (a step
-    shrinks it by about lr·decay/(1 − momentum)). validation: share of the training samples that is held out to judge
-    epochs by; the test set is never looked at. patience: stop after so many epochs without a better validation accuracy.
+    optimizer: one of OPTIMIZERS; of Adam and AdamW momentum is β₁, and weight decay is part of the gradient (Adam) or
+    apart from it (AdamW). schedule: one of SCHEDULES, see `learning_rate`. milestones: for the schedule "steps", shares
+    of the epochs after which the learning rate falls tenfold. gamma_decay: weight decay on the norm's parameters alone;
+    None = weight_decay. On a small data set γ of an idle timestep fades only if this is raised (a step of SGD shrinks
+    it by about lr·decay/(1 − momentum)). validation: share of the training samples that is held out to judge epochs
+    by; the test set is never looked at. patience: stop after so many epochs without a better validation accuracy.
     clip: largest norm of the whole gradient; a longer one is shortened to it. Raises ValueError with one sentence for
     values that cannot train.
     """
@@ -33,6 +40,8 @@ class Recipe:
     validation: float = 0.0
     patience: int | None = None
     clip: float | None = None
+    optimizer: str = "sgd"
+    schedule: str = "steps"
 
     def __post_init__(self):
         object.__setattr__(self, "milestones", tuple(self.milestones))
@@ -49,12 +58,45 @@ class Recipe:
             (self.patience is None or self.validation > 0, "patience needs validation samples: set a share of them"),
             (self.clip is None or self.clip > 0, "clip must be above 0"),
             (self.precision in PRECISIONS, f"precision must be one of {', '.join(PRECISIONS)}"),
+            (self.optimizer in OPTIMIZERS, f"optimizer must be one of {', '.join(OPTIMIZERS)}"),
+            (self.schedule in SCHEDULES, f"schedule must be one of {', '.join(SCHEDULES)}"),
         ):
             if not holds:
                 raise ValueError(sentence)
 
+    @classmethod
+    def from_dict(cls, values: Any) -> Recipe:
+        """The recipe in a config.json; what an older one lacks has its default. Raises ValueError for anything else."""
+        if not isinstance(values, dict):
+            raise ValueError("the recipe is not a table of names and values")
+        kinds = {field.name: field.type for field in fields(cls)}
+        if unknown := set(values) - set(kinds):
+            raise ValueError(f"the recipe has unknown entries: {', '.join(sorted(map(str, unknown)))}")
+        for name, value in values.items():
+            if not _is_a(kinds[name], value):
+                raise ValueError(f"the recipe's {name} is of the wrong kind")
+        return cls(**values)
+
+
+def _is_a(kind: str, value: Any) -> bool:
+    """Whether a JSON value is of the kind that an annotation names; a whole number may stand for a float."""
+    if kind.endswith(" | None"):
+        return value is None or _is_a(kind.removesuffix(" | None"), value)
+    if kind == "tuple[float, ...]":
+        return isinstance(value, (list, tuple)) and all(_is_a("float", item) for item in value)
+    kinds = {"str": str, "bool": bool, "int": int, "float": (int, float)}[kind]
+    return isinstance(value, kinds) and (kind == "bool" or not isinstance(value, bool))
+
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:
-    """The step size during `epoch` (from 1): lr in the first, and a tenth after each milestone."""
+    """The step size during `epoch` (from 1), which is lr in the first.
+
+    steps: a tenth after each milestone. cosine: lr·(1 + cos(π·(epoch − 1)/epochs))/2, 0 after the last epoch
+    (Loshchilov & Hutter 2017, arXiv 1608.03983, without restarts). constant: lr.
+    """
+    if recipe.schedule == "cosine":
+        return recipe.lr * (1 + math.cos(math.pi * (epoch - 1) / recipe.epochs)) / 2
+    if recipe.schedule == "constant":
+        return recipe.lr
     passed = sum(epoch > max(1, round(share * recipe.epochs)) for share in recipe.milestones)
     return recipe.lr * 0.1**passed

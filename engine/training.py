@@ -9,20 +9,33 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .analysis.evaluation import evaluate, normalised
+from .analysis.evaluation import chunk_size, evaluate, join, normalised
 from .checkpoint import load_checkpoint
-from .datasets import DataSet, fit, get
+from .datasets import DataError, DataSet, fit, get
 from .device import device
 from .recipe import Recipe, learning_rate
-from .runs import TrainingError, open_run, save_epoch
+from .reports import Reports
+from .runs import OpenRun, TrainingError, open_run, save_epoch, save_result
 from .snn import ModelConfig, SpikingNetwork, build_model
 
-Progress = Callable[[int, int, float], None]
+OnBatch = Callable[[int, int, float], None]
+OnPart = Callable[[int, int], None]
+
+
+class EpochSeen(NamedTuple):
+    """What one pass over the training images showed. loss: mean of its batches. accuracy: at every exit step, of the
+    network as it was at each batch. firing_rate: as in _rates, of the last batch.
+    """
+
+    loss: float
+    accuracy: list[float]
+    firing_rate: dict[str, float]
 
 
 def train(
@@ -31,57 +44,77 @@ def train(
     out: str | Path,
     *,
     resume: bool = False,
-    on_batch: Progress = lambda epoch, step, loss: None,
+    on_batch: OnBatch = lambda epoch, step, loss: None,
     on_epoch: Callable[[dict], None] = lambda row: None,
     command: str = "",
+    threads: int | None = None,
+    on_trained: Callable[[OnPart], dict] | None = None,
 ) -> SpikingNetwork:
     """Train a network into the folder `out` (see engine.runs) and return the one kept there, in evaluation mode.
 
-    on_batch(epoch from 1, batches done in it, loss) and on_epoch(the row of metrics.jsonl) report progress.
+    on_batch(epoch from 1, batches done in it, loss) and on_epoch(the row of metrics.jsonl) report progress. threads:
+    how many torch computes on; None = as many as it does now, or as a run that is resumed began with.
+    on_trained(report) measures the network that was kept, while no other process may train here; what it returns
+    becomes result.json, and it tells its own progress by report(samples done, of how many).
     Raises TrainingError when `out` holds a run and resume is False, when there is nothing to resume or it is another
-    run, and when the loss stops being a number (the last good epoch stays on disk); DataError when the data set is not
-    there or damaged.
+    run, when another process trains there, and when the loss stops being a number (the last good epoch stays on disk);
+    DataError when the data set is not there or damaged.
     """
     out, data = Path(out), get(recipe.dataset, paths=True)
-    pixels, labels = _resident(*data.load("train", steps=config.steps, side=config.in_shape[1]))
-    done, state = open_run(out, config, recipe, resume)
-    rows, held_out = _split(len(pixels), recipe)
+    if missing := data.missing():
+        raise DataError(missing)
+    with open_run(out, config, recipe, resume=resume, command=command, threads=threads) as run:
+        with Reports(run, recipe, on_batch) as reports:
+            model = _train(run, config, recipe, data, reports, on_epoch)
+            if on_trained is not None:
+                save_result(run, on_trained(reports.tested))
+    if recipe.validation:
+        return load_checkpoint(out / "model.safetensors").model.to(device())
+    return model.eval()
 
+
+def _train(run: OpenRun, config: ModelConfig, recipe: Recipe, data: DataSet, reports: Reports, on_epoch):
+    """The epochs that a run still lacks; the network after the last."""
+    pixels, labels = _resident(*data.load("train", steps=config.steps, side=config.in_shape[1]))
+    rows, held_out = _split(len(pixels), recipe)
     torch.manual_seed(recipe.seed)
     model = build_model(config)
-    if state:
-        model.load_state_dict(state["model"])
+    if run.state:
+        model.load_state_dict(run.state["model"])
     model.to(device()).precision = recipe.precision
-    optimizer = _optimizer(model, recipe)
-    if state:
-        optimizer.load_state_dict(state["optimizer"])
-    best = {"best_epoch": 0, "best_accuracy": -1.0} | {k: v for k, v in (state or {}).items() if k.startswith("best_")}
+    optimizer = build_optimizer(model, recipe)
+    if run.state:
+        optimizer.load_state_dict(run.state["optimizer"])
+    best = {"best_epoch": 0, "best_accuracy": -1.0}
+    best |= {name: value for name, value in (run.state or {}).items() if name in best}
 
-    for epoch in range(done + 1, recipe.epochs + 1):
+    for epoch in range(run.done + 1, recipe.epochs + 1):
         if recipe.patience and epoch - 1 - best["best_epoch"] >= recipe.patience:
             break
+        reports.begin(epoch, len(rows) // min(recipe.batch, len(rows)))
         started = time.perf_counter()
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, epoch)
-        loss, accuracy = _epoch(model, optimizer, recipe, data, pixels, labels, rows, epoch, on_batch)
+        seen = _epoch(model, optimizer, recipe, data, pixels, labels, rows, epoch, reports.batch)
         _require_finite(model, recipe, epoch)
         row = {
             "epoch": epoch,
-            "loss": loss,
-            "train_accuracy": accuracy,
+            "loss": seen.loss,
+            "train_accuracy": seen.accuracy[-1],
+            "train_accuracy_steps": seen.accuracy,
             "lr": learning_rate(recipe, epoch),
             "gamma": _mean_gamma(model),
-            **_validated(model, recipe, data, pixels, labels, held_out),
+            "firing_rate": seen.firing_rate,
+            **_validated(model, recipe, data, pixels, labels, held_out, reports.validated),
             "seconds": round(time.perf_counter() - started, 2),
         }
         judged = row["validation_accuracy"][-1] if len(held_out) else 0.0
         if not len(held_out) or judged > best["best_accuracy"]:
             best = {"best_epoch": epoch, "best_accuracy": judged}
-        save_epoch(out, model, optimizer, data, recipe, row, {**best, "command": command})
+        reports.epoch(row)
+        save_epoch(run, model, optimizer, data, recipe, row, best)
         on_epoch(row)
-    if len(held_out):
-        return load_checkpoint(out / "model.safetensors").model.to(device())
-    return model.eval()
+    return model
 
 
 def _split(count: int, recipe: Recipe) -> tuple[Tensor, Tensor]:
@@ -91,16 +124,25 @@ def _split(count: int, recipe: Recipe) -> tuple[Tensor, Tensor]:
     return order[held_out:].sort().values, order[:held_out].sort().values
 
 
-def _validated(model: SpikingNetwork, recipe: Recipe, data: DataSet, pixels, labels, held_out: Tensor) -> dict:
-    """validation_accuracy at every exit step and firing_rate (spikes per neuron and timestep) by layer; {} without."""
+def _validated(model: SpikingNetwork, recipe: Recipe, data: DataSet, pixels, labels, held_out: Tensor, on_part: OnPart):
+    """validation_accuracy at every exit step and firing_rate of the validation samples; {} without.
+
+    on_part(samples done, of how many) reports progress.
+    """
     if not len(held_out):
         return {}
-    rows, config = held_out.to(pixels.device), model.config
-    images = fit(pixels[rows], config.in_shape)
-    result = evaluate(model, images, labels[rows], held_out, *data.moments(config.in_shape[0]), seed=recipe.seed)
-    spikes = result.mean_spikes()[:, 1:].mean(0)
-    rates = {spec.name: float(n) / spec.neurons for spec, n in zip(config.hidden_layers(), spikes)}
-    return {"validation_accuracy": result.accuracy()["accuracy"].tolist(), "firing_rate": rates}
+    config, moments = model.config, data.moments(model.config.in_shape[0])
+    rows = held_out.to(pixels.device)
+    images, truth, parts = fit(pixels[rows], config.in_shape), labels[rows], []
+    for some in torch.arange(len(rows)).split(chunk_size(config)):
+        on_part(int(some[0]), len(rows))
+        parts.append(evaluate(model, images[some], truth[some], held_out[some], *moments, seed=recipe.seed))
+    result = join(parts)
+    found = {"validation_accuracy": result.accuracy()["accuracy"].tolist()}
+    if config.kind == "snn":
+        spikes = result.mean_spikes()[:, 1:].mean(0)
+        found["firing_rate"] = {s.name: float(n) / s.neurons for s, n in zip(config.hidden_layers(), spikes)}
+    return found
 
 
 def _resident(pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,36 +171,44 @@ def augmented(pixels: Tensor, pad: int, flip: bool, generator: torch.Generator) 
     return padded.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _optimizer(model: SpikingNetwork, recipe: Recipe) -> torch.optim.SGD:
+def build_optimizer(model: SpikingNetwork, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser over all weights, with a weight decay of its own for γ and the other norms' parameters."""
     norms = ("bntt", "norm")
     gamma = [p for name, p in model.named_parameters() if name.startswith(norms)]
     weights = [p for name, p in model.named_parameters() if not name.startswith(norms)]
     gamma_decay = recipe.weight_decay if recipe.gamma_decay is None else recipe.gamma_decay
-    return torch.optim.SGD(
-        [{"params": weights, "weight_decay": recipe.weight_decay}, {"params": gamma, "weight_decay": gamma_decay}],
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-    )
+    groups = [{"params": weights, "weight_decay": recipe.weight_decay}, {"params": gamma, "weight_decay": gamma_decay}]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999))
 
 
-def _epoch(model, optimizer, recipe: Recipe, data: DataSet, pixels, labels, rows, epoch: int, on_batch: Progress):
+def _epoch(
+    model, optimizer, recipe: Recipe, data: DataSet, pixels, labels, rows, epoch: int, on_batch: OnBatch
+) -> EpochSeen:
     """One pass over the training images `rows` in a fresh order; the last, incomplete batch is left out."""
     model.train()
-    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
+    seed = recipe.seed * 1_000_003 + epoch
+    generator = torch.Generator().manual_seed(seed)
     order = rows[torch.randperm(len(rows), generator=generator)].to(pixels.device)
     batch = min(recipe.batch, len(order))
     shape = model.config.in_shape
     moments = data.moments(shape[0])
-    losses, hits = [], 0
+    losses, hits, rates = [], 0, {}
     batches = len(order) // batch
     for index in range(batches):
         chosen = order[index * batch : (index + 1) * batch]
         images, truth = fit(pixels[chosen], shape).to(device()), labels[chosen].to(device())
         if recipe.augment:
             images = augmented(images, data.pad, data.flip, generator)
-        seed = recipe.seed * 1_000_003 + epoch
-        scores = model(normalised(images, *moments), seed=seed, samples=chosen.to(device()))
-        loss = F.cross_entropy(scores, truth)
+        scores = model.forward_steps(
+            normalised(images, *moments),
+            seed=seed,
+            samples=chosen.to(device()),
+            observe=_rates(model.config, rates) if index == batches - 1 else None,
+        )
+        loss = F.cross_entropy(scores[-1], truth)
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss.item()} in epoch {epoch}; the network of the last finished epoch is kept. "
@@ -170,9 +220,20 @@ def _epoch(model, optimizer, recipe: Recipe, data: DataSet, pixels, labels, rows
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         optimizer.step()
         losses.append(loss.item())
-        hits += int((scores.argmax(1) == truth).sum())
+        hits += (scores.argmax(2) == truth).sum(1)
         on_batch(epoch, index + 1, losses[-1])
-    return sum(losses) / batches, hits / (batches * batch)
+    return EpochSeen(sum(losses) / batches, (hits.double() / (batches * batch)).tolist(), rates)
+
+
+def _rates(config: ModelConfig, into: dict[str, float]) -> Callable[[int, Tensor, Tensor], None]:
+    """An observer that puts spikes per neuron and timestep into a table by layer; an ANN fires none."""
+    names = [spec.name for spec in config.hidden_layers()]
+
+    def observe(layer: int, spikes: Tensor, _membrane: Tensor):
+        if layer >= 0 and config.kind == "snn":
+            into[names[layer]] = int(spikes.count_nonzero()) / spikes.numel()
+
+    return observe
 
 
 def _require_finite(model: SpikingNetwork, recipe: Recipe, epoch: int):

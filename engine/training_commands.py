@@ -78,6 +78,12 @@ def train(arguments: Namespace) -> None:
         def on_batch(_epoch: int, _step: int, loss: float):
             bar.set_postfix_str(f"loss {loss:.3f}")
 
+        found = {}
+
+        def on_trained(report):
+            found.update(_tested(Path(arguments.out) / "model.safetensors", recipe, report))
+            return found
+
         with _told(arguments.out):
             training.train(
                 config,
@@ -87,12 +93,25 @@ def train(arguments: Namespace) -> None:
                 on_batch=on_batch,
                 on_epoch=on_epoch,
                 command=command,
+                on_trained=on_trained,
             )
-            checkpoint = load_checkpoint(Path(arguments.out) / "model.safetensors")
+    if arguments.json:
+        return print_json({"out": arguments.out, **found})
+    if recipe.precision != "float32":
+        rough = found[f"test_accuracy_{recipe.precision}"]
+        print(f"test accuracy computed in {recipe.precision}: {rough:.2%}; in float32:")
+    print(
+        f"test accuracy at T = {config.steps}: {found['test_accuracy']:.2%} "
+        f"({found['test_correct']} of {found['test_samples']})"
+    )
 
+
+def _tested(file: Path, recipe: training.Recipe, report) -> dict:
+    """What a trained network answers of the test samples; written into its file too."""
+    checkpoint = load_checkpoint(file)
+    report(0, 1)
     final = measured(checkpoint, recipe.dataset, None, 0, "float32").accuracy().iloc[-1]
-    summary = {
-        "out": arguments.out,
+    found = {
         "test_accuracy": float(final["accuracy"]),
         "test_correct": int(final["correct"]),
         "test_samples": int(final["samples"]),
@@ -100,17 +119,9 @@ def train(arguments: Namespace) -> None:
     }
     if recipe.precision != "float32":
         rough = measured(checkpoint, recipe.dataset, None, 0, recipe.precision).accuracy().iloc[-1]
-        summary[f"test_accuracy_{recipe.precision}"] = float(rough["accuracy"])
-    save_checkpoint(
-        Path(arguments.out) / "model.safetensors", checkpoint.model.cpu(), **{**checkpoint.metadata, **summary}
-    )
-    if arguments.json:
-        return print_json(summary)
-    if recipe.precision != "float32":
-        print(f"test accuracy computed in {recipe.precision}: {rough['accuracy']:.2%}; in float32:")
-    print(
-        f"test accuracy at T = {config.steps}: {final['accuracy']:.2%} ({int(final['correct'])} of {int(final['samples'])})"
-    )
+        found[f"test_accuracy_{recipe.precision}"] = float(rough["accuracy"])
+    save_checkpoint(file, checkpoint.model.cpu(), **{**checkpoint.metadata, **found})
+    return found
 
 
 class _told:

@@ -112,7 +112,7 @@ def test_one_step_equals_sgd_by_hand():
     model, reference = build_model(CONFIG), build_model(CONFIG)
     reference.load_state_dict(model.state_dict())
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimizer, rows = training._optimizer(model, recipe), torch.arange(32)
+    optimizer, rows = training.build_optimizer(model, recipe), torch.arange(32)
     training._epoch(model, optimizer, recipe, data, pixels, labels, rows, 1, lambda *progress: None)
 
     order = torch.randperm(32, generator=torch.Generator().manual_seed(1))
@@ -129,7 +129,7 @@ def test_one_step_equals_sgd_by_hand():
 
 
 def test_gamma_decay_defaults_to_weight_decay():
-    groups = training._optimizer(build_model(CONFIG), Recipe(weight_decay=0.03)).param_groups
+    groups = training.build_optimizer(build_model(CONFIG), Recipe(weight_decay=0.03)).param_groups
     assert [group["weight_decay"] for group in groups] == [0.03, 0.03]
 
 
@@ -154,12 +154,9 @@ def finished(tmp_path_factory):
 
 
 def test_a_run_is_a_folder(finished):
-    assert {path.name for path in finished.iterdir()} == {
-        "config.json",
-        "metrics.jsonl",
-        "model.safetensors",
-        "state.pt",
-    }
+    files = {"config.json", "metrics.jsonl", "model.safetensors", "state.pt", ".lock", "gamma", "tensorboard"}
+    assert {path.name for path in finished.iterdir()} == files
+    assert {path.name for path in (finished / "gamma").iterdir()} == {"0001.safetensors", "0002.safetensors"}
     setup = json.loads((finished / "config.json").read_text())
     assert ModelConfig.from_dict(setup["model"]) == CONFIG and Recipe(**setup["recipe"]) == RECIPE
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
@@ -303,7 +300,20 @@ def test_explosion_stops_in_a_sentence_and_keeps_the_last_good_epoch(decay, tmp_
 # ------------------------------------------------------------------------------------------- killed at any moment
 
 
-SHORT = ["--layout", "C4 P F8", "--steps", "3", "--epochs", "30", "--batch", "200", "--lr", "0.1", "--validation", "0.1"]
+SHORT = [
+    "--layout",
+    "C4 P F8",
+    "--steps",
+    "3",
+    "--epochs",
+    "30",
+    "--batch",
+    "200",
+    "--lr",
+    "0.1",
+    "--validation",
+    "0.1",
+]
 
 
 def training_process(folder, *more):
