@@ -9,5 +9,7 @@ show.style()
 page = navigation.choose()
 work.jobs()
 sidebar.draw()
+with st.sidebar:
+    work.panel()
 visitor.remember()
 page.run()

@@ -1,5 +1,6 @@
 """The pages, by name: for the menu and for links from one page to another."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import streamlit as st
@@ -13,17 +14,25 @@ _TITLES = {
     "spikes": ("Spikes", ":material/bolt:"),
     "early_exit": ("Early exit", ":material/exit_to_app:"),
     "robustness": ("Robustness", ":material/shield:"),
+    "training": ("Training", ":material/model_training:"),
+    "runs": ("Runs", ":material/folder_open:"),
 }
 
 
 def choose() -> st.Page:
-    """The page this run is asked for.
+    """The page this run is asked for; `current` tells its name from now on."""
+    named = pages()
+    page = _asked(list(named.values()))
+    st.session_state["page_name"] = next(
+        name for name, entry in named.items() if entry._script_hash == page._script_hash
+    )
+    return page
 
-    Streamlit 1.67 keeps the page asked for in one place a visitor, where a run that is just being stopped may still
+
+def _asked(entries: list[st.Page]) -> st.Page:
+    """Streamlit 1.67 keeps the page asked for in one place a visitor, where a run that is just being stopped may still
     write its own: a click on a link that met a redraw stayed without effect. So we set it again to what this run was
-    started with, and look whether that is what came out.
-    """
-    entries = list(pages().values())
+    started with, and look whether that is what came out."""
     run = get_script_run_ctx()
     asked = run.page_script_hash
     if asked not in {entry._script_hash for entry in entries}:
@@ -44,6 +53,12 @@ def pages() -> dict[str, st.Page]:
     }
 
 
-def link(name: str) -> None:
-    """A link to a page."""
-    st.page_link(pages()[name], label=f"See {_TITLES[name][0]}", icon=":material/arrow_forward:")
+def current() -> str:
+    """Name of the page this run draws."""
+    return st.session_state["page_name"]
+
+
+def link(name: str, label: str | None = None, query: Mapping[str, Sequence[str]] | None = None) -> None:
+    """A link to a page, with the choices that `query` names."""
+    icon = ":material/arrow_forward:"
+    st.page_link(pages()[name], label=label or f"See {_TITLES[name][0]}", icon=icon, query_params=query)

@@ -7,16 +7,23 @@ import json
 import os
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from itertools import takewhile
 
 import streamlit as st
 
+from engine import cost, datasets, run_library, store
 from engine.analysis import evaluation, robustness
 from engine.analysis.early_exit import latency
 from engine.analysis.evaluation import Evaluation
 from engine.analysis.robustness import Attack
 from engine.jobs import OVER, Job, JobError, Jobs
+from engine.recipe import Recipe
+from engine.snn import ModelConfig
+from engine.training_job import train_run
 
+from . import navigation
+from .models import runs_folder
 from .session import View
 
 SEED = 0  # of the input spikes, unless a page asks for another
@@ -25,19 +32,16 @@ SEED = 0  # of the input spikes, unless a page asks for another
 @st.cache_resource(show_spinner=False)
 def jobs() -> Jobs:
     """The one work queue of the server; its workers start in the background at the first visit."""
-    queue = Jobs(scheduler=os.environ.get("BNTT_SCHEDULER") or None)
+    queue = Jobs(scheduler=os.environ.get("BNTT_SCHEDULER") or None, store=store.store())
     threading.Thread(target=queue.start, name="start workers", daemon=True).start()
     return queue
 
 
 def evaluation_job(view: View, precision: str = "float32") -> Job:
     """The whole test split, once."""
-    config, count = view.checkpoint.config, len(view.labels)
-    size = max(1, min(evaluation.chunk_size(config), robustness.part_size(config, 1), -(-count // 10)))
-    parts = [(start, min(start + size, count)) for start in range(0, count, size)]
-    return _submit(
-        view, f"Running {count:,} test samples", evaluation.evaluate_rows, parts, precision=precision, seed=SEED
-    )
+    parts = evaluation.evaluation_parts(view.checkpoint.config, len(view.labels))
+    title = f"Running {len(view.labels):,} test samples"
+    return _submit(view, title, evaluation.evaluate_rows, parts, precision=precision, seed=SEED)
 
 
 def sweep_job(view: View, attacks: Sequence[Attack], samples: int, seed: int, start: bool) -> Job | None:
@@ -47,13 +51,45 @@ def sweep_job(view: View, attacks: Sequence[Attack], samples: int, seed: int, st
 
 
 def closeup_job(view: View, attack: Attack, seed: int) -> Job:
-    """The chosen sample, clean and attacked."""
-    return _submit(view, f"Disturbing sample {view.sample}", robustness.closeup, [(attack, view.sample)], seed=seed)
+    """The chosen sample, clean and attacked; a moment's work, which is not kept on disk."""
+    parts = [(attack, view.sample)]
+    return _submit(view, f"Disturbing sample {view.sample}", robustness.closeup, parts, kept=False, seed=seed)
 
 
 def latency_job(view: View) -> Job:
-    """Time for one image at each exit step."""
-    return _submit(view, "Measuring latency", latency, [()], data=False)
+    """Time for one image at each exit step; of this machine, so not kept on disk."""
+    return _submit(view, "Measuring latency", latency, [()], data=False, kept=False)
+
+
+def training_job(run: str, start: bool) -> Job | None:
+    """The training in the folder of this run, begun or resumed; None if this server did not start it and `start` is
+    False."""
+    folder = (runs_folder() / run).resolve()
+    key = f"training {folder}"
+    if not start:
+        return jobs().get(key)
+    known = jobs().get(key)
+    if known is not None and known.state == "done":
+        jobs().forget(key)  # of a run of this name before it was deleted
+    return _told(
+        lambda: jobs().submit(
+            key,
+            f"Training {run}",
+            train_run,
+            [(str(folder), str(datasets.folder()))],
+            where=("training", {"run": [run]}),
+            training=True,
+            progress=lambda: run_library.progress_share(folder),
+        )
+    )
+
+
+def cost_job(config: ModelConfig, recipe: Recipe, samples: int) -> Job:
+    """What training this on so many samples would cost, measured on a worker: its one result is an engine.cost.Cost."""
+    said = json.dumps([config.to_dict(), asdict(recipe), samples], sort_keys=True)
+    key = f"cost {hashlib.sha256(said.encode()).hexdigest()}"
+    known = jobs().get(key)  # what failed is not tried again unasked
+    return known or _told(lambda: jobs().submit(key, "Estimating the cost", cost.measure, [(config, recipe, samples)]))
 
 
 def joined(job: Job) -> Evaluation | None:
@@ -72,19 +108,24 @@ def sweep_results(job: Job, parts: Sequence[tuple]) -> list[tuple[Attack, Evalua
 
 
 def _submit(
-    view: View, title: str, function: Callable, parts: list[tuple], *, data=True, start: bool | None = None, **settings
+    view: View,
+    title: str,
+    function: Callable,
+    parts: list[tuple],
+    *,
+    data: bool = True,
+    kept: bool = True,
+    start: bool | None = None,
+    **settings,
 ) -> Job | None:
-    asked = [
-        view.fingerprint,
-        view.data.name if data else None,
-        title,
-        repr(parts),
-        json.dumps(settings, sort_keys=True),
-    ]
-    key = hashlib.sha256("\n".join(map(str, asked)).encode()).hexdigest()
-    known = jobs().get(key)
-    if start is False or (start is None and known is not None):  # what failed is not tried again unasked
-        return known
+    """start: True runs it, False only looks for it, None runs it if it was never tried."""
+    question = store.question(view.checkpoint, view.data if data else None, function, **settings)
+    key = question.job_key(parts)
+    where = (navigation.current(), {name: st.query_params.get_all(name) for name in st.query_params})
+    if start is not True:
+        known = jobs().find(key, title, parts, question, where) if kept and start is False else jobs().get(key)
+        if start is False or known is not None:  # what failed is not tried again unasked
+            return known
     shared = {"model": view.checkpoint.model, **settings}
     if data:
         shared |= {
@@ -93,8 +134,14 @@ def _submit(
             "mean": view.checkpoint.mean,
             "std": view.checkpoint.std,
         }
+    asked = question if kept else None
+    return _told(lambda: jobs().submit(key, title, function, parts, shared, question=asked, where=where))
+
+
+def _told(submit: Callable[[], Job]) -> Job:
+    """The job; where there are no workers, one sentence and the end of the page."""
     try:
-        return jobs().submit(key, title, function, parts, shared)
+        return submit()
     except JobError as error:
         st.error(f"{error} Reload the page to try again.")
         st.stop()
@@ -129,10 +176,13 @@ def live(job: Job, draw: Callable[[], None], *, also: Sequence[Job] = (), retry:
 def _state(job: Job, watched: Sequence[Job], retry: bool) -> None:
     """How far it is, or how it ended."""
     if job.state not in OVER:
-        _progress(job)
-    elif job.state == "cancelled":
-        st.info(f"Cancelled. {100 * job.done / job.total:.0f} % had been computed by then.")
+        progress(job)
+    elif job.state in ("cancelled", "interrupted"):
+        ended = "Cancelled" if job.state == "cancelled" else "Interrupted when the server stopped"
+        st.info(f"{ended}. {100 * job.share():.0f} % had been computed by then, and is not computed again.")
     for one in watched:
+        for note in one.notes:
+            st.caption(note)
         if one.state == "failed":
             st.error(f"{one.title}: {one.error}")
         if retry and one.state in ("failed", "cancelled") and st.button("Try again", key=f"retry {one.key}"):
@@ -140,11 +190,54 @@ def _state(job: Job, watched: Sequence[Job], retry: bool) -> None:
             st.rerun()
 
 
-def _progress(job: Job) -> None:
-    left = job.seconds_left()
-    said = "starting the workers …" if job.state == "starting" else f"{100 * job.done / job.total:.0f} %"
-    if left is not None:
-        said += f", about {left:.0f} s left" if left >= 1 else ", nearly done"
+def progress(job: Job, key: str = "") -> None:
+    """How far a job is that is not over, with a button that cancels it. key: of the place, where it is shown twice."""
     bar, button = st.columns([6, 1], vertical_alignment="center")
-    bar.progress(job.done / job.total, f"{job.title}: {said}")
-    button.button("Cancel", key=f"cancel {job.key}", on_click=job.cancel, width="stretch")
+    bar.progress(job.share(), f"{job.title}: {how_far(job)}")
+    button.button("Cancel", key=f"cancel {key}{job.key}", on_click=job.cancel, width="stretch")
+
+
+def how_far(job: Job) -> str:
+    """In words: "40 %, about 12 s left"."""
+    if job.state in ("starting", "waiting"):
+        return "starting the workers …" if job.state == "starting" else "waiting for the training before it …"
+    left = job.seconds_left()
+    return f"{100 * job.share():.0f} %" + ("" if left is None else f", {duration(left)}")
+
+
+def duration(seconds: float) -> str:
+    """Time left, as people say it: "about 5 min left"."""
+    if seconds < 1:
+        return "nearly done"
+    if seconds < 100:
+        return f"about {seconds:.0f} s left"
+    return f"about {seconds / 60:.0f} min left" if seconds < 100 * 60 else f"about {seconds / 3600:.1f} h left"
+
+
+def panel() -> None:
+    """What runs on this server, whoever asked for it, and what an earlier server left unfinished."""
+    if _running() or jobs().interrupted():
+        _panel()
+
+
+def _running() -> list[Job]:
+    return [job for job in jobs().all() if job.state not in OVER and job.where[0]]
+
+
+@st.fragment(run_every=2.0)
+def _panel() -> None:
+    running, left = _running(), jobs().interrupted()
+    if running:
+        st.markdown("**Running now**")
+    for job in running:
+        st.progress(job.share(), f"{job.title}: {how_far(job)}")
+        with st.container(horizontal=True):
+            navigation.link(job.where[0], "Look", job.where[1])
+            st.button("Cancel", key=f"cancel here {job.key}", on_click=job.cancel, type="tertiary")
+    if left:
+        st.markdown("**Interrupted**", help="The server stopped while this ran. What had been computed is kept.")
+    for record in left:
+        st.caption(f"{record.title}: {100 * record.done / max(1, record.total):.0f} %")
+        with st.container(horizontal=True):
+            navigation.link(record.page, "Look", record.query)
+            st.button("Forget", key=f"forget {record.key}", on_click=jobs().forget, args=[record.key], type="tertiary")

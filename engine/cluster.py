@@ -23,19 +23,21 @@ NICE = 10
 START_SECONDS = 120
 STOP_SECONDS = 5
 CHECK_SECONDS = 2
+CORES_A_WORKER, MOST_WORKERS = 4, 8
 
 
 class EmbeddedCluster:
     """A scheduler and `workers` single-task worker processes on this machine, reachable from this machine only.
 
+    workers: None chooses one for each GPU, or without GPUs one for every four cores and at most eight.
     address: of the scheduler, "tcp://127.0.0.1:…". alive: whether its process still runs.
     Raises RuntimeError with one sentence when it cannot be started.
     """
 
-    def __init__(self, workers: int = 1):
+    def __init__(self, workers: int | None = None):
         # -P keeps engine/ itself off sys.path. A session of its own keeps the terminal's Ctrl-C away from workers.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", __file__, str(workers)],
+            [sys.executable, "-P", __file__, str(workers or _usual_workers())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -63,6 +65,12 @@ class EmbeddedCluster:
             self._process.kill()
             self._process.wait()
         self._process.stdout.close()
+
+
+def _usual_workers() -> int:
+    from engine.device import gpu_count
+
+    return gpu_count() or max(1, min(MOST_WORKERS, (os.cpu_count() or 1) // CORES_A_WORKER))
 
 
 def dask_setup(worker) -> None:

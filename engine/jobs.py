@@ -1,131 +1,63 @@
 """Long work outside the web server's process, on Dask.
 
-A job is a list of independent parts, each about a second of work. Its progress is the number of finished parts, and
-what they returned can be read, and drawn, while the rest still runs:
+A job is a list of independent parts, each about a second of work, or one long part such as a training. Its progress is
+the number of finished parts, and what they returned can be read, and drawn, while the rest still runs:
 
     jobs = Jobs()
     job = jobs.submit(key, "Accuracy under noise", accuracy, [(sigma,) for sigma in sigmas], {"model": model})
     job.done, job.total, job.seconds_left(), job.finished()
+
+Results of a job that says which question it answers (engine.store) are kept on disk, part by part: what is known there is
+never computed again, by whomever it was found.
 """
 
 from __future__ import annotations
 
 import atexit
-import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
-from .cluster import EmbeddedCluster
+from .connection import Connection, JobError, sentence, submit_parts
+from .job import OVER, Job, Progress
+from .store import Question, Record, Store
 
-CONNECT_SECONDS = 10
 POLL_SECONDS = 0.05
+CHECK_SECONDS = 1.0  # between looks at the workers, and between notes of the progress on disk
+RECALL_SECONDS = 0.3  # how long a submit waits for results that are known already
 KEPT = 64
-OVER = ("done", "cancelled", "failed")
+AGAIN = ("failed", "cancelled", "interrupted")  # states from which a submit starts anew
+LOST = "A worker process was lost while this ran; what it was computing was computed again."
 
 
-class JobError(RuntimeError):
-    """Long work cannot run; the message is one sentence for a person."""
+@dataclass
+class _Work:
+    """What a job's thread needs. recalled: set once results that were known before are in the job."""
 
-
-class Job:
-    """One piece of long work, made by Jobs.submit; may be read from any thread.
-
-    key, title: as submitted. submitted: when, in seconds since the epoch. total: number of parts.
-    state: "starting" (workers start, data travels), "running", "done", "cancelled" or "failed".
-    """
-
-    def __init__(self, key: str, title: str, total: int):
-        self.key, self.title, self.total = key, title, total
-        self.submitted = time.time()
-        self._results: dict[int, object] = {}
-        self._state, self._error = "starting", None
-        self._began = 0.0
-        self._lock = threading.Lock()
-        self._over = threading.Event()
-
-    @property
-    def state(self) -> str:
-        return self._state
-
-    @property
-    def error(self) -> str | None:
-        """Why the job failed, in one sentence; None for any other state."""
-        return self._error
-
-    @property
-    def done(self) -> int:
-        """Number of finished parts."""
-        return len(self._results)
-
-    @property
-    def results(self) -> list:
-        """What each part returned, in the order of the parts; None where it has not finished."""
-        with self._lock:
-            return [self._results.get(index) for index in range(self.total)]
-
-    def finished(self) -> list[tuple[int, object]]:
-        """(index of the part, what it returned) of the finished parts, in the order in which they finished."""
-        with self._lock:
-            return list(self._results.items())
-
-    def seconds_left(self) -> float | None:
-        """Estimate from the pace so far; None unless the job is running and a part has finished."""
-        with self._lock:
-            if self._state != "running" or not self._results:
-                return None
-            done = len(self._results)
-            return (time.monotonic() - self._began) / done * (self.total - done)
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Block until the job is over, at most `timeout` seconds; whether it is over."""
-        return self._over.wait(timeout)
-
-    def cancel(self) -> None:
-        """Stop at once: waiting parts are dropped and what the running ones return is thrown away.
-
-        Finished results stay readable. A job that is over stays as it is.
-        """
-        self._end("cancelled")
-
-    def _begin(self) -> None:
-        """The parts are with the scheduler."""
-        with self._lock:
-            if self._state == "starting":
-                self._state, self._began = "running", time.monotonic()
-
-    def _finish(self, index: int, result: object) -> None:
-        with self._lock:
-            if self._state != "running":
-                return
-            self._results[index] = result
-        if self.done == self.total:
-            self._end("done")
-
-    def _end(self, state: str, error: str | None = None) -> None:
-        """Enter a final state; a job that is over stays as it is."""
-        with self._lock:
-            if self._state not in OVER:
-                self._error, self._state = error, state
-        self._over.set()
+    job: Job
+    function: Callable
+    parts: list[tuple]
+    shared: dict[str, object]
+    question: Question | None
+    training: bool
+    recalled: threading.Event = field(default_factory=threading.Event)
 
 
 class Jobs:
     """Submits jobs to Dask, finds them again by key, and keeps the last 64 finished ones.
 
     scheduler: address of a running Dask scheduler, "tcp://host:port", whose workers can import this project; None
-    starts a cluster on this machine, with `workers` processes that share its cores. Nothing starts before start() or
-    the first submit. May be used from any thread.
+    starts a cluster on this machine, with `workers` processes that share its cores (None: as many as suit it). Nothing
+    starts before start() or the first submit. store: where results and the state of jobs are kept; None keeps neither.
+    May be used from any thread.
     """
 
-    def __init__(self, scheduler: str | None = None, workers: int = 1):
-        self._scheduler, self._workers = scheduler, workers
-        self._cluster: EmbeddedCluster | None = None
-        self._client = None
-        self._failure: str | None = None
+    def __init__(self, scheduler: str | None = None, workers: int | None = None, store: Store | None = None):
+        self._connection, self._store = Connection(scheduler, workers), store
         self._jobs: dict[str, Job] = {}  # least recently used first
         self._lock = threading.Lock()
-        self._starting = threading.Lock()
 
     def start(self) -> None:
         """Start the workers, or connect to the scheduler; blocks for some seconds, and returns at once the next time.
@@ -136,7 +68,7 @@ class Jobs:
         try:
             self._connect()
         except JobError:
-            pass  # kept in self._failure
+            pass  # the connection keeps it
 
     def submit(
         self,
@@ -145,162 +77,190 @@ class Jobs:
         function: Callable,
         parts: Sequence[tuple],
         shared: Mapping[str, object] | None = None,
+        *,
+        question: Question | None = None,
+        where: tuple[str, Mapping[str, str]] = ("", {}),
+        training: bool = False,
+        progress: Progress | None = None,
     ) -> Job:
-        """Run function(*part, **shared) for every part on the workers. Returns at once.
+        """Run function(*part, **shared) for every part on the workers. Returns at once, or nearly so where all results
+        are known.
 
-        key: hash of everything the results depend on; while a job with this key is there, and has not failed or been
-        cancelled, that one is returned. shared: large values, such as a model or images, which travel once a job and
-        not once a part; the function must not change them, and nor may the caller before the job has begun.
-        Raises JobError when the workers could not be started.
+        key: hash of everything the results depend on; while a job with this key is there, and has not failed, been
+        cancelled or interrupted, that one is returned. shared: large values, such as a model or images, which travel
+        once a job and not once a part; the function must not change them, and nor may the caller before the job has
+        begun. question: what the parts answer, so that their results are kept. where, progress: see Job. training: as
+        many of these run at once as there are GPUs, or one; the others wait. Raises JobError when the workers could
+        not be started.
         """
         with self._lock:
             job = self._jobs.get(key)
-            if job is None or job.state in ("failed", "cancelled"):
-                if self._failure:
-                    failure, self._failure = self._failure, None  # told once; the next submit connects anew
-                    raise JobError(failure)
-                job = Job(key, title, len(parts))
-                work = (job, function, list(parts), dict(shared or {}))
-                threading.Thread(target=self._run, args=work, name=f"job {title}", daemon=True).start()
-            self._jobs.pop(key, None)
-            self._jobs[key] = job  # now the most recently used
+            if job is None or job.state in AGAIN:
+                self._connection.tell_failure()
+                job = Job(key, title, len(parts), where=where, progress=progress)
+                work = _Work(job, function, list(parts), dict(shared or {}), question, training)
+                threading.Thread(target=self._run, args=[work], name=f"job {title}", daemon=True).start()
+                work.recalled.wait(RECALL_SECONDS)
+            self._keep(job)
             return job
+
+    def find(
+        self, key: str, title: str, parts: Sequence[tuple], question: Question, where: tuple[str, Mapping[str, str]]
+    ) -> Job | None:
+        """The job of this key without computing anything: one of this server, one whose every result is on disk, or one
+        that a server which has ended left unfinished, as "interrupted"; else None."""
+        if (job := self.get(key)) or self._store is None:
+            return job
+        interrupted = any(record.key == key and record.interrupted for record in self._store.jobs())
+        keys = [question.key(part) for part in parts]
+        if not interrupted and len(self._store.present(keys)) < len(set(keys)):
+            return None
+        found = self._store.get(keys)
+        job = Job(key, title, len(parts), where=where)
+        job._recall({index: found[one] for index, one in enumerate(keys) if one in found})
+        if job.done < job.total and not interrupted:
+            return None  # one of them could not be read
+        job._end("done" if job.done == job.total else "interrupted")
+        with self._lock:
+            return self._keep(self._jobs.get(key, job))
 
     def get(self, key: str) -> Job | None:
         """The job submitted under this key, or None."""
         with self._lock:
-            job = self._jobs.pop(key, None)
-            if job:
-                self._jobs[key] = job
-            return job
+            job = self._jobs.get(key)
+            return job and self._keep(job)
+
+    def _keep(self, job: Job) -> Job:
+        """Make it the most recently used."""
+        self._jobs.pop(job.key, None)
+        self._jobs[job.key] = job
+        return job
 
     def forget(self, key: str) -> None:
-        """Drop a job, so that the next submit with this key runs it anew; one that still runs is cancelled."""
+        """Drop a job, so that the next submit with this key runs it anew; one that still runs is cancelled. Results that
+        were kept stay."""
         with self._lock:
             job = self._jobs.pop(key, None)
         if job:
             job.cancel()
+        if self._store:
+            self._store.forget(key)
 
     def all(self) -> list[Job]:
         """Every job that is still kept, oldest first."""
         with self._lock:
             return sorted(self._jobs.values(), key=lambda job: job.submitted)
 
+    def interrupted(self) -> list[Record]:
+        """Jobs of servers that ended before them, and which nobody has resumed here; newest first."""
+        if self._store is None:
+            return []
+        with self._lock:
+            known = {key for key, job in self._jobs.items() if job.state != "interrupted"}
+        return [record for record in self._store.jobs() if record.interrupted and record.key not in known]
+
     def close(self) -> None:
         """Cancel what runs, stop the embedded cluster, disconnect. Happens by itself when Python exits."""
         atexit.unregister(self.close)
         for job in self.all():
-            job._end("cancelled")
-        with self._starting:
-            self._disconnect()
+            job._end("interrupted")
+        self._connection.close()
 
     def _connect(self):
-        """The connected client, made now if there is none that works. Raises JobError."""
-        with self._starting:
-            if self._client and self._client.status == "running" and (self._cluster is None or self._cluster.alive):
-                return self._client
-            self._disconnect()
-            self._failure = None
-            try:
-                self._client = self._open()
-            except Exception as error:  # of Dask, of the network, of the operating system: all mean no long work
-                self._disconnect()
-                self._failure = str(error) if isinstance(error, RuntimeError) else _sentence(error)
-                raise JobError(self._failure) from error
-            atexit.register(self.close)
-            return self._client
-
-    def _open(self):
-        import dask
-        from distributed import Client
-
-        for name in ("distributed", "distributed.client"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # a lost connection is told by the jobs
-        dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"})  # a model's weights are no graph
-        if self._scheduler is None:
-            self._cluster = EmbeddedCluster(self._workers)
-        address = self._scheduler or self._cluster.address
-        try:
-            client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-        except (OSError, ValueError) as error:
-            raise JobError(f"No Dask scheduler answers at {address}: check the address, and that it runs.") from error
-        try:
-            client.wait_for_workers(1, timeout=CONNECT_SECONDS)
-        except TimeoutError as error:
-            client.close()
-            raise JobError(f"The Dask scheduler at {address} has no workers: start one with `dask worker`.") from error
+        client = self._connection.open()
+        atexit.unregister(self.close)
+        atexit.register(self.close)
         return client
 
-    def _disconnect(self) -> None:
-        if self._client:
-            self._client.close(timeout=1)
-        if self._cluster:
-            self._cluster.close()
-        self._client = self._cluster = None
-
-    def _run(self, job: Job, function: Callable, parts: list[tuple], shared: dict[str, object]) -> None:
+    def _run(self, work: _Work) -> None:
         """See one job through; the body of its thread."""
+        job = work.job
         try:
-            if parts:
-                self._follow(job, function, parts, shared)
+            left = self._recall(work)
+            work.recalled.set()
+            if left:
+                self._note(job)
+                self._follow(work, left)
             else:
                 job._end("done")
         except Exception as error:  # the job's own: reported where the job is shown
-            job._end("failed", _sentence(error))
+            job._end("failed", sentence(error))
+        finally:
+            work.recalled.set()
+            self._note(job)
         with self._lock:
             over = [key for key, kept in self._jobs.items() if kept.state in OVER]
             for key in over[:-KEPT]:
                 del self._jobs[key]
 
-    def _follow(self, job: Job, function: Callable, parts: list[tuple], shared: dict[str, object]) -> None:
+    def _recall(self, work: _Work) -> list[int]:
+        """Put what is known already into the job; the parts that are left."""
+        if self._store is None or work.question is None:
+            return list(range(len(work.parts)))
+        keys = [work.question.key(part) for part in work.parts]
+        found = self._store.get(keys)
+        work.job._recall({index: found[key] for index, key in enumerate(keys) if key in found})
+        return [index for index, key in enumerate(keys) if key not in found]
+
+    def _follow(self, work: _Work, left: list[int]) -> None:
         import cloudpickle
         from distributed import as_completed
 
+        job = work.job
         client = self._connect()
-        futures = _submit(client, function, parts, shared)
-        index = {future.key: i for i, future in enumerate(futures)}
-        job._begin()
-        completed = as_completed(futures, loop=client.loop, with_results=True, raise_errors=False)
+        with self._slot(work) as ready:
+            if not ready:
+                return
+            parts = [work.parts[index] for index in left]
+            futures = submit_parts(client, work.function, parts, work.shared, computing=not work.training)
+            index = {future.key: i for future, i in zip(futures, left)}
+            job._begin()
+            completed = as_completed(futures, loop=client.loop, with_results=True, raise_errors=False)
+            workers, checked = self._connection.workers(), time.monotonic()
+            try:
+                while not job._over.wait(POLL_SECONDS):
+                    for future, result in completed.next_batch(block=False):
+                        if isinstance(result, bytes):
+                            self._take(work, index[future.key], cloudpickle.loads(result))
+                        elif isinstance(result, tuple):  # (type, exception, traceback)
+                            job._end("failed", sentence(result[1]))
+                        else:
+                            job._end("failed", "The workers went away while this ran: start it again.")
+                    if time.monotonic() - checked > CHECK_SECONDS:
+                        workers, checked = self._check(job, workers), time.monotonic()
+            finally:
+                client.cancel(futures)
+
+    @contextmanager
+    def _slot(self, work: _Work) -> Iterator[bool]:
+        """Hold a training back while others run; False when it was cancelled meanwhile."""
+        if not work.training:
+            yield True
+            return
+        slots = self._connection.trainings
+        while not (held := slots.acquire(timeout=POLL_SECONDS)) and not work.job._over.is_set():
+            work.job._wait_for_a_slot()
         try:
-            while not job._over.wait(POLL_SECONDS):
-                for future, result in completed.next_batch(block=False):
-                    if isinstance(result, bytes):
-                        job._finish(index[future.key], cloudpickle.loads(result))
-                    elif isinstance(result, tuple):  # (type, exception, traceback)
-                        job._end("failed", _sentence(result[1]))
-                    else:
-                        job._end("failed", "The workers went away while this ran: start it again.")
+            yield held
         finally:
-            client.cancel(futures)
+            if held:
+                slots.release()
 
+    def _take(self, work: _Work, index: int, result: object) -> None:
+        """A part has come back."""
+        if self._store is not None and work.question is not None:
+            self._store.put(work.question.key(work.parts[index]), work.question, work.parts[index], result)
+        work.job._finish(index, result)
 
-def _submit(client, function: Callable, parts: list[tuple], shared: dict[str, object]) -> list:
-    """One future a part, of the pickled result.
+    def _check(self, job: Job, before: set[str]) -> set[str]:
+        """Say which workers were lost, and keep on disk how far the job is; the workers there are."""
+        now = self._connection.workers()
+        if before - now:
+            job.note(LOST)
+        self._note(job)
+        return now
 
-    We pickle both ways, so that Dask neither looks into arguments nor hashes them, and so that a result that cannot
-    be read fails the job instead of Dask's event loop.
-    """
-    from cloudpickle import dumps, loads
-
-    def run(payload, common):  # nested: sent by value, so that the scheduler need not import torch
-        function, part = loads(payload)
-        return dumps(function(*part, **common))
-
-    # A task and not a scattered value: when a worker dies with it, Dask makes it again from the pickle. And one task
-    # for all values: parts that need five or more would all go to the workers at once, ahead of any job after this one.
-    common = client.submit(loads, dumps(shared), pure=False)
-    return [
-        # First parts of all jobs before second parts: two visitors advance side by side.
-        client.submit(run, dumps((function, part)), common, pure=False, priority=-i)
-        for i, part in enumerate(parts)
-    ]
-
-
-def _sentence(error: BaseException) -> str:
-    """An exception as one sentence for a person."""
-    from distributed import KilledWorker
-
-    if isinstance(error, KilledWorker):
-        return "The worker was killed every time it ran this, probably for want of memory: try a smaller batch."
-    message = " ".join(str(error).split()) or type(error).__name__
-    return message if message.endswith((".", "!", "?")) else message + "."
+    def _note(self, job: Job) -> None:
+        """Keep on disk what the job is and how far, for a server that comes after this one."""
+        if self._store is not None and job.where[0]:
+            self._store.record(job)

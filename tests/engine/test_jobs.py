@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine import jobs as jobs_module
+from engine import connection
 from engine.cluster import NICE, EmbeddedCluster
 from engine.jobs import KEPT, Job, JobError, Jobs
 
@@ -235,7 +235,7 @@ def test_another_scheduler_by_address():
 
 
 def test_unreachable_scheduler_is_told_in_one_sentence(monkeypatch):
-    monkeypatch.setattr(jobs_module, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 1)
     nowhere = Jobs(scheduler="tcp://127.0.0.1:9")
     nowhere.start()
     with pytest.raises(JobError, match=r"^No Dask scheduler answers at tcp://127.0.0.1:9: .*\.$"):

@@ -1,0 +1,77 @@
+"""A training as long work: a process of its own beside the worker, so that it can be stopped at any moment."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PREFIX = "python -m engine train: "
+POLL_SECONDS = 0.2
+STOP_SECONDS = 2
+
+
+def train_run(folder: str, data: str) -> None:
+    """Start or resume the run in `folder`, whose config.json says what to train; the body of a Dask task.
+
+    data: folder of the data sets. Both must be there for the worker too, which on several machines means a file system
+    they share. The worker's slot is given back at once: other tasks run on it meanwhile, and the process that trains
+    has a lower priority than they. Raises RuntimeError with one sentence.
+    """
+    from distributed import get_worker, secede
+
+    if not (Path(folder) / "config.json").exists():
+        raise RuntimeError(
+            f"The worker on {platform.node()} does not see the folder {folder}: start the dashboard with --runs in a "
+            "folder that the workers share."
+        )
+    worker = get_worker()
+    task = worker.get_current_task()
+    secede()
+    with tempfile.TemporaryFile() as said:
+        command = [sys.executable, "-m", "engine.tethered", "train", "--resume", "--out", folder, "--data", data]
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
+        )
+        try:
+            while process.poll() is None and not _cancelled(worker, task):
+                time.sleep(POLL_SECONDS)
+        finally:
+            ended = _stop(process)
+        if ended:
+            said.seek(0)
+            raise RuntimeError(_why(ended, said.read().decode(errors="replace"), folder))
+
+
+def _cancelled(worker, task: str) -> bool:
+    """Whether nobody waits for the task any more: cancelled, or the dashboard that asked for it is gone."""
+    known = worker.state.tasks.get(task)
+    return known is None or known.state == "cancelled" or worker.status.name != "running"
+
+
+def _stop(process: subprocess.Popen) -> int:
+    """End it if it still runs; the exit status."""
+    process.stdin.close()
+    try:
+        return process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def _why(status: int, said: str, folder: str) -> str:
+    """One sentence for a process that ended with an error."""
+    told = [line for line in said.splitlines() if line.startswith(PREFIX)]
+    if told:
+        return told[-1].removeprefix(PREFIX)
+    if status < 0:
+        return (
+            "The process that trained was killed, probably for want of memory; the last finished epoch is kept: resume "
+            "it when there is more memory, or train with a smaller batch."
+        )
+    last = (said.strip().splitlines() or ["it said nothing"])[-1]
+    return f"The training in {folder} ended unexpectedly ({last})."
