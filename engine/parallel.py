@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from inspect import signature
 
 import torch
 import torch.distributed as dist
@@ -107,7 +108,11 @@ def connected(model: nn.Module) -> nn.Module:
 
     Its running statistics need no exchange of their own: engine.snn.norm keeps them equal.
     """
-    return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False) if world() > 1 else model
+    if world() == 1:
+        return model
+    wrapper = nn.parallel.DistributedDataParallel
+    renamed = "forward_sync_buffers" in signature(wrapper).parameters  # in torch 2.13
+    return wrapper(model, **{"forward_sync_buffers" if renamed else "broadcast_buffers": False})
 
 
 @contextmanager
