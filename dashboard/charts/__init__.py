@@ -1,5 +1,14 @@
 """DataFrame (or array) → plotly Figure: pure functions, no Streamlit. Titles and units stand in the figures."""
 
-from . import early_exit, gamma, robustness, spikes, theme
+from . import (
+    comparison,
+    early_exit,
+    gamma,
+    robustness,
+    run_looks,
+    spikes,
+    theme,
+    training,
+)
 
-__all__ = ["early_exit", "gamma", "robustness", "spikes", "theme"]
+__all__ = ["comparison", "early_exit", "gamma", "robustness", "run_looks", "spikes", "theme", "training"]

@@ -58,7 +58,7 @@ def accuracy_curve(
         hovertemplate=f"{label} %{{y:.2f}} %<extra></extra>",
     )
     axes.time_axis(fig, last, title="exit step t")
-    fig.update_yaxes(title_text=f"{label} (%)", range=_percent_range(np.concatenate(spread)))
+    fig.update_yaxes(title_text=f"{label} (%)", range=percent_range(np.concatenate(spread)))
     _mark_both(fig, frame, "accuracy", exit_step, rule_step, last)
     return fig
 
@@ -106,7 +106,7 @@ def trade_off(frame: pd.DataFrame, exit_step: int | None, rule_step: int | None)
     if frame.empty:
         return theme.empty()
     percent, energy = column(frame, "accuracy", 100), column(frame, "energy_nj")
-    unit, scale = _energy_unit(energy.max())
+    unit, scale = energy_unit(energy.max())
     energy = energy * scale
     steps = frame["step"].to_numpy()
     marks = [
@@ -129,7 +129,7 @@ def trade_off(frame: pd.DataFrame, exit_step: int | None, rule_step: int | None)
         showlegend=False,
         hovertemplate="leaving at t = %{customdata}<br>%{y:.2f} %, %{x:,.4~r} " + unit + "<extra></extra>",
     )
-    limits, top = _percent_range(percent), float(energy.max()) or 1.0
+    limits, top = percent_range(percent), float(energy.max()) or 1.0
     x, y = energy / top, (percent - limits[0]) / (limits[1] - limits[0])
     some = _labelled(x, y, np.isin(steps, [step for step, *_ in marks]))
     fig.add_scatter(
@@ -165,7 +165,7 @@ def energy_by_layer(frame: pd.DataFrame) -> go.Figure:
         return theme.empty("No energy to show")
     layers = frame["layer"].astype(str).tolist()
     values = column(frame, "energy_nj")
-    unit, scale = _energy_unit(np.nansum(values))
+    unit, scale = energy_unit(np.nansum(values))
     values = values * scale
     fig = theme.figure(max(80, 28 * len(layers)) + theme.FOOT + 10, f"energy {len(layers)}", bargap=0.3)
     fig.add_bar(
@@ -185,7 +185,7 @@ def energy_by_layer(frame: pd.DataFrame) -> go.Figure:
     return fig
 
 
-def _energy_unit(nanojoule: float) -> tuple[str, float]:
+def energy_unit(nanojoule: float) -> tuple[str, float]:
     """Unit for energies up to this much, and what nanojoules are multiplied by for it; the text beside uses the same."""
     return ("µJ", 1e-3) if nanojoule >= 1e3 else ("nJ", 1.0)
 
@@ -222,7 +222,7 @@ def _mark_both(
             )
 
 
-def _percent_range(percent: np.ndarray) -> list[float]:
+def percent_range(percent: np.ndarray) -> list[float]:
     """Limits around the finite percentages, with air and at least five points apart, but hardly outside 0…100."""
     low, high = float(np.nanmin(percent)), float(np.nanmax(percent))
     air = max(0.07 * (high - low), (5 - (high - low)) / 2)

@@ -25,7 +25,7 @@ def layer_heatmap(
         return theme.empty(NO_VALUES)
     layers, values = layers_by_step(means, "value")
     count, last = values.shape
-    x, y = _outline(values < threshold) if threshold is not None else ([], [])
+    x, y = outline(values < threshold) if threshold is not None else ([], [])
     outlined = f"{label} below {threshold:.4g}" + ("" if len(x) else ": nowhere") if threshold is not None else None
     labels = (exit_step is not None) + (rule_step is not None)
     rows = max(120, min(520, 30 * count))
@@ -161,7 +161,7 @@ def mean_curves(means: pd.DataFrame, label: str, threshold: float | None, exit_s
     return fig
 
 
-def _outline(inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def outline(inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The border of the True cells of [rows, T] as one broken line; cell (r, i) spans t = i + 1 ± ½, row r ± ½."""
     padded = np.pad(inside, 1)
     level, start, end = _runs(padded[1:, 1:-1] != padded[:-1, 1:-1])  # between neighbouring layers
