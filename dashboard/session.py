@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 
 import streamlit as st
@@ -13,6 +11,7 @@ from engine import datasets
 from engine.analysis import gamma
 from engine.checkpoint import Checkpoint
 from engine.datasets import DataError, DataSet, Images
+from engine.question import fingerprint, place
 from engine.snn import ModelConfig
 
 from . import models
@@ -65,17 +64,17 @@ def key_of(model: str, checkpoint: Checkpoint, name: str) -> str:
 
 def view(name: str, checkpoint: Checkpoint, data: DataSet, sample: int, count: int | None = None) -> View:
     """Put a view together; count: how many test samples, None = all."""
-    fingerprint = _fingerprint(checkpoint, "")
+    alone = fingerprint(checkpoint, "")
     if checkpoint.model is None:
-        return View(name, checkpoint, data, None, None, 0, "", fingerprint)
+        return View(name, checkpoint, data, None, None, 0, "", alone)
     caution = _caution(checkpoint, data)
     try:
-        place = repr(data.look(datasets.folder()))  # changes when its files do
-        pixels, labels = _fitted(data, place, checkpoint.config.in_shape, _frames(data, checkpoint.config), count)
+        where = place(data)
+        pixels, labels = _fitted(data, where, checkpoint.config.in_shape, _frames(data, checkpoint.config), count)
     except DataError as error:
-        return View(name, checkpoint, data, None, None, 0, caution, fingerprint, str(error))
-    fingerprint = _fingerprint(checkpoint, place)
-    return View(name, checkpoint, data, pixels, labels, min(sample, len(labels) - 1), caution, fingerprint)
+        return View(name, checkpoint, data, None, None, 0, caution, alone, str(error))
+    asked = fingerprint(checkpoint, where)
+    return View(name, checkpoint, data, pixels, labels, min(sample, len(labels) - 1), caution, asked)
 
 
 def test_samples(data: DataSet, config: ModelConfig) -> Images:
@@ -127,9 +126,3 @@ def _caution(checkpoint: Checkpoint, data: DataSet) -> str:
         f"This network was trained on {checkpoint.dataset or 'unknown data'} and gets {data.title} here: spikes, energy "
         "and latency are real, accuracy says nothing about how good the network is."
     )
-
-
-def _fingerprint(checkpoint: Checkpoint, place: str) -> str:
-    config = checkpoint.config.to_dict() if checkpoint.config else None
-    said = json.dumps([checkpoint.digest, config, checkpoint.mean, checkpoint.std, place])
-    return hashlib.sha256(said.encode()).hexdigest()[:24]

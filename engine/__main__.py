@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 
 from . import data_commands
 
@@ -143,6 +144,9 @@ def _file_and_data(command: argparse.ArgumentParser):
     command.add_argument("--dataset", help="default: the one the checkpoint was trained on")
     command.add_argument("--samples", type=int, help="the first so many test samples (default: all)")
     command.add_argument("--seed", type=_seed, default=0, help="of the input spikes")
+    command.add_argument(
+        "--no-store", dest="keep", action="store_false", help="compute anew what is known, and keep nothing"
+    )
     _model_options(command)
 
 
@@ -172,4 +176,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    warnings.formatwarning = lambda message, *_: f"python -m engine: {message}\n"  # without our source code
     sys.exit(main())

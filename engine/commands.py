@@ -6,15 +6,19 @@ import json
 import math
 import sys
 from argparse import Namespace
+from collections.abc import Callable, Iterator
 
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
-from .analysis import early_exit, evaluation, gamma, robustness as attacks
+from .analysis import early_exit, gamma, robustness as attacks
+from .analysis.evaluation import Evaluation
 from .checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from .datasets import DataError, DataSet, fit, get
 from .device import device
+from .measuring import evaluated, swept
 from .snn import NORMS, PRECISIONS
 
 
@@ -87,11 +91,12 @@ def evaluate(arguments: Namespace) -> None:
         raise UserError("--precision tf32 needs a CUDA device")
     if arguments.precision not in PRECISIONS:
         raise UserError(f"--precision must be one of {', '.join(PRECISIONS)}, not {arguments.precision!r}")
-    result = measured(checkpoint, arguments.dataset, arguments.samples, arguments.seed, arguments.precision)
+    asked = (checkpoint, arguments.dataset, arguments.samples, arguments.seed)
+    result = measured(*asked, arguments.precision, keep=arguments.keep)
     table = early_exit.exit_table(checkpoint.config, result)
     rule = gamma.exit_rule(checkpoint)
     if arguments.precision != "float32":
-        exact = measured(checkpoint, arguments.dataset, arguments.samples, arguments.seed, "float32")
+        exact = measured(*asked, "float32", keep=arguments.keep)
         table["accuracy_float32"] = exact.accuracy()["accuracy"]
     if arguments.json:
         return print_json(
@@ -121,24 +126,12 @@ def robustness(arguments: Namespace) -> None:
         ]
     except ValueError as error:
         raise UserError(error) from None
-    pixels, labels = test_images(checkpoint, arguments.dataset, arguments.samples)
-    found: dict[attacks.Attack, list] = {attack: [] for attack in chosen}
-    parts = attacks.sweep_parts(checkpoint.config, list(found), len(pixels))
-    for attack, start, stop in tqdm(parts, unit="part", file=sys.stderr, disable=None):
-        found[attack].append(
-            attacks.attack_rows(
-                attack,
-                start,
-                stop,
-                model=checkpoint.model,
-                pixels=pixels,
-                labels=labels,
-                mean=checkpoint.mean,
-                std=checkpoint.std,
-                seed=arguments.seed,
-            )
-        )
-    table = attacks.sweep_table([(attack, evaluation.join(results)) for attack, results in found.items()])
+    test = test_images(checkpoint, arguments.dataset, arguments.samples)
+    try:
+        found = swept(checkpoint, *test, chosen, seed=arguments.seed, keep=arguments.keep, progress=_bar)
+    except DataError as error:  # its files have just been taken away
+        raise UserError(error) from None
+    table = attacks.sweep_table(found)
     final = table[table["step"] == checkpoint.config.steps].drop(columns="step")
     if arguments.json:
         return print_json(
@@ -146,7 +139,7 @@ def robustness(arguments: Namespace) -> None:
                 "file": arguments.file,
                 "dataset": arguments.dataset or checkpoint.dataset,
                 "attack": arguments.attack,
-                "samples": len(pixels),
+                "samples": len(test[1]),
                 "seed": arguments.seed,
                 "results": final.rename(columns={"strength": "eps"}).to_dict("records"),
                 "steps": table.rename(columns={"strength": "eps"}).to_dict("records"),
@@ -191,8 +184,8 @@ def absent(data: DataSet, error: DataError) -> str:
     )
 
 
-def test_images(checkpoint: Checkpoint, dataset: str | None, count: int | None):
-    """The first `count` test samples as the network takes them: pixels and labels. Raises UserError."""
+def test_images(checkpoint: Checkpoint, dataset: str | None, count: int | None) -> tuple[DataSet, Tensor, Tensor]:
+    """The data set and its first `count` test samples as the network takes them: pixels, labels. Raises UserError."""
     data, config = data_set(dataset or checkpoint.dataset, paths=bool(dataset)), checkpoint.config
     if count is not None and count < 1:
         raise UserError(f"--samples must be 1 or more, not {count}")
@@ -208,29 +201,39 @@ def test_images(checkpoint: Checkpoint, dataset: str | None, count: int | None):
         pixels, labels = data.load("test", steps=config.steps, side=config.in_shape[1])
     except DataError as error:
         raise UserError(absent(data, error)) from None
-    return fit(pixels[:count], config.in_shape), labels[:count]
+    return data, fit(pixels[:count], config.in_shape), labels[:count]
 
 
-def measured(checkpoint: Checkpoint, dataset: str | None, count: int | None, seed: int, precision: str):
-    """Evaluation of the first `count` test samples, with a progress bar. Raises UserError."""
-    pixels, labels = test_images(checkpoint, dataset, count)
-    size = max(1, min(evaluation.chunk_size(checkpoint.config), len(pixels) // 20 or 1))
-    return evaluation.join(
-        [
-            evaluation.evaluate_rows(
-                start,
-                min(start + size, len(pixels)),
-                model=checkpoint.model,
-                pixels=pixels,
-                labels=labels,
-                mean=checkpoint.mean,
-                std=checkpoint.std,
-                seed=seed,
-                precision=precision,
-            )
-            for start in tqdm(range(0, len(pixels), size), unit="batch", file=sys.stderr, disable=None)
-        ]
-    )
+def measured(
+    checkpoint: Checkpoint,
+    dataset: str | None,
+    count: int | None,
+    seed: int,
+    precision: str,
+    report: Callable[[int, int], None] = lambda done, samples: None,
+    *,
+    keep: bool = True,
+) -> Evaluation:
+    """Evaluation of the first `count` test samples, with a progress bar.
+
+    report(samples done, of how many) is called after each part that is computed. keep: as engine.store.answered. Raises
+    UserError.
+    """
+    test = test_images(checkpoint, dataset, count)
+
+    def progress(parts: list) -> Iterator:
+        for start, stop in _bar(parts):
+            yield start, stop
+            report(stop, len(test[1]))
+
+    try:
+        return evaluated(checkpoint, *test, seed=seed, precision=precision, keep=keep, progress=progress)
+    except DataError as error:  # its files have just been taken away
+        raise UserError(error) from None
+
+
+def _bar(parts: list) -> tqdm:
+    return tqdm(parts, unit="part", file=sys.stderr, disable=None)
 
 
 def print_json(value: dict) -> None:

@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from . import conversion
 from .analysis import early_exit
-from .analysis.evaluation import evaluate, normalised
+from .analysis.evaluation import normalised
 from .checkpoint import load_checkpoint, save_checkpoint
 from .datasets import fit, get
+from .measuring import evaluated
 from .snn import ModelConfig
 from .training import Recipe, train
 
@@ -116,16 +116,9 @@ def convert_file(
 def _measured(name: str, file: Path, dataset: str, seed: int) -> pd.DataFrame:
     checkpoint = load_checkpoint(file)
     config = checkpoint.config
-    pixels, labels = get(dataset, paths=True).load("test", steps=config.steps, side=config.in_shape[1])
-    result = evaluate(
-        checkpoint.model,
-        fit(pixels, config.in_shape),
-        labels,
-        torch.arange(len(labels)),
-        checkpoint.mean,
-        checkpoint.std,
-        seed=seed,
-    )
+    data = get(dataset, paths=True)
+    pixels, labels = data.load("test", steps=config.steps, side=config.in_shape[1])
+    result = evaluated(checkpoint, data, fit(pixels, config.in_shape), labels, seed=seed)
     return early_exit.exit_table(config, result).assign(name=name)
 
 

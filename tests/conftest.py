@@ -33,6 +33,14 @@ def seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_store(tmp_path_factory):
+    """Results that tests keep are not the developer's, and the other way round."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BNTT_STORE", str(tmp_path_factory.mktemp("store")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of reference material beside the repository."""

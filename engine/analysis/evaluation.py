@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,8 @@ from ..snn import ModelConfig, SpikingNetwork
 
 CHUNK_BYTES = 128 * 2**20
 _MINUTE_MACS = {"cpu": 3e12, "cuda": 3e14}
+_PART_MACS = {"cpu": 2e10, "cuda": 2e12}  # about a second of work
+_CALL_MACS = {"cpu": 3e6, "cuda": 3e8}  # what calling one layer at one timestep costs, however few samples it gets
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,24 @@ def chunk_size(config: ModelConfig, budget: int = CHUNK_BYTES) -> int:
     """How many samples to run at once so that the widest layer's current stays within `budget` bytes."""
     widest = max(np.prod(config.in_shape), *(spec.neurons for spec in config.layers()))
     return int(max(1, min(256, budget // (4 * config.steps * int(widest)))))
+
+
+def part_size(config: ModelConfig, passes: int) -> int:
+    """How many samples make about a second of work at so many forward passes each.
+
+    More where a second of many passes holds too few: at least so many that calling the layers is not most of the work.
+    """
+    layers, kind = config.layers(), device().type
+    macs = sum(spec.macs for spec in layers)
+    worthwhile = math.ceil(_CALL_MACS[kind] * len(layers) / macs)
+    return max(1, min(chunk_size(config), max(worthwhile, int(_PART_MACS[kind] / (config.steps * macs * passes)))))
+
+
+def evaluation_parts(config: ModelConfig, count: int) -> list[tuple[int, int]]:
+    """Cut `count` samples into (first row, row after the last) for `evaluate_rows`: at most about a second, and at
+    most a tenth, each, so that progress is seen."""
+    size = max(1, min(part_size(config, 1), -(-count // 10)))
+    return [(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def affordable(config: ModelConfig) -> int:

@@ -16,15 +16,14 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..datasets import to_unit
 from ..device import device
 from ..snn import ModelConfig, SpikingNetwork
-from .evaluation import Evaluation, chunk_size, evaluate, normalised
+from .evaluation import Evaluation, evaluate, normalised, part_size
 
 ATTACKS = {"gaussian": "Gaussian noise", "fgsm": "FGSM", "pgd": "PGD"}
-_PART_MACS = {"cpu": 2e10, "cuda": 2e12}  # about a second of work
-_CALL_MACS = {"cpu": 3e6, "cuda": 3e8}  # what calling one layer at one timestep costs, however few samples it gets
 
 
 @dataclass(frozen=True)
@@ -72,14 +71,15 @@ def perturb(
     """Attacked images, float32 [N, C, H, W] in [0, 1]; of event data frames [N, T, 2, H, W].
 
     pixels: uint8 or float in [0, 1]. samples: int64 [N], each image's number in its data set. The same arguments give
-    the same images.
+    the same images, whatever others are attacked with them.
     """
     unit = to_unit(pixels) if pixels.dtype == torch.uint8 else pixels
     unit, labels = unit.to(device()), labels.to(device())
     if attack.strength == 0:
         return unit
     if attack.kind == "gaussian":
-        noise = torch.stack([_normal(seed, int(sample), unit.shape[1:]) for sample in samples])
+        draws = (_generator(seed, int(sample)) for sample in samples)
+        noise = torch.stack([torch.randn(unit.shape[1:], generator=draw) for draw in draws])
         return (unit + attack.strength * noise.to(unit.device)).clamp(0.0, 1.0)
     import torchattacks
 
@@ -90,8 +90,7 @@ def perturb(
     else:
         step_size = attack.step_size or 2.5 * attack.strength / attack.steps
         attacker = torchattacks.PGD(victim, eps=attack.strength, alpha=step_size, steps=attack.steps, random_start=True)
-    with torch.random.fork_rng(), torch.enable_grad():  # PGD draws its random start from torch's global generator
-        torch.manual_seed(seed * 1_000_003 + int(samples[0]))
+    with _DrawsBySample(seed, samples), torch.enable_grad():
         return attacker(unit, labels).detach()
 
 
@@ -120,17 +119,6 @@ def closeup(attack: Attack, sample: int, *, model, pixels, labels, mean, std, se
     clean = to_unit(pixels[rows])
     results = (evaluate(model, x, labels[rows], rows, mean, std, seed=seed) for x in (clean, images))
     return Closeup(clean[0].numpy(), images[0].cpu().numpy(), *results)
-
-
-def part_size(config: ModelConfig, passes: int) -> int:
-    """How many samples make about a second of work at so many forward passes each.
-
-    More where a second of many passes holds too few: at least so many that calling the layers is not most of the work.
-    """
-    layers, kind = config.layers(), device().type
-    macs = sum(spec.macs for spec in layers)
-    worthwhile = math.ceil(_CALL_MACS[kind] * len(layers) / macs)
-    return max(1, min(chunk_size(config), max(worthwhile, int(_PART_MACS[kind] / (config.steps * macs * passes)))))
 
 
 def sweep_parts(config: ModelConfig, attacks: Sequence[Attack], count: int) -> list[tuple[Attack, int, int]]:
@@ -188,6 +176,27 @@ class _PixelClassifier(nn.Module):
         return self.model(normalised(images, self.mean, self.std), seed=self.next_seed, samples=self.samples)
 
 
-def _normal(seed: int, sample: int, shape) -> Tensor:
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + sample) % 2**63)
-    return torch.randn(shape, generator=generator)
+class _DrawsBySample(TorchFunctionMode):
+    """Gives each image of a batch uniform random numbers that depend on the seed and its sample alone.
+
+    torchattacks' PGD draws its random start from torch's global generator, for the whole batch at once: where an attack
+    began would depend on which samples share a batch.
+    """
+
+    def __init__(self, seed: int, samples: Tensor):
+        super().__init__()
+        self.generators = [_generator(seed, int(sample)) for sample in samples]
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.uniform_:
+            function = self._uniform
+        return function(*args, **(kwargs or {}))
+
+    def _uniform(self, target: Tensor, low: float, high: float) -> Tensor:
+        shape = target.shape[1:]
+        rows = [torch.empty(shape).uniform_(low, high, generator=generator) for generator in self.generators]
+        return target.copy_(torch.stack(rows))
+
+
+def _generator(seed: int, sample: int) -> torch.Generator:
+    return torch.Generator().manual_seed((seed * 1_000_003 + sample) % 2**63)

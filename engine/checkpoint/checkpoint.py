@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import hashlib
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -50,10 +49,25 @@ class Checkpoint:
     _facts: Facts | None = field(repr=False, default=None)
     _found: list[Note] = field(repr=False, default_factory=list)
     _overrides: dict[str, Any] = field(repr=False, default_factory=dict)
+    _made: dict[str, Any] = field(repr=False, default_factory=dict)  # of the weights, once for all that share them
 
-    @cached_property
+    @property
     def gamma(self) -> pd.DataFrame:
         """One row a layer × step (1 … T) × channel (0 …): layer, step, channel, gamma, running_mean, running_var."""
+        if "gamma" not in self._made:
+            self._made["gamma"] = self._gamma_table()
+        return self._made["gamma"]
+
+    @property
+    def weights_digest(self) -> str:
+        """SHA-256 of the network's tensors, whatever else the file holds; `digest` where there is no network."""
+        if self.model is None:
+            return self.digest
+        if "weights_digest" not in self._made:
+            self._made["weights_digest"] = _digest(self.model.state_dict())
+        return self._made["weights_digest"]
+
+    def _gamma_table(self) -> pd.DataFrame:
         if not self.stacks:
             return pd.DataFrame(columns=["layer", "step", "channel", *Stack._fields])
         shapes = [stack.gamma.shape for stack in self.stacks.values()]
@@ -83,12 +97,9 @@ class Checkpoint:
         model = copy.copy(self.model)
         if model is not None:
             model.config = config
-        changed = dataclasses.replace(
+        return dataclasses.replace(
             self, model=model, config=config, **_described(settings, self._found), _overrides=given
         )
-        if "gamma" in self.__dict__:
-            changed.__dict__["gamma"] = self.gamma
-        return changed
 
 
 def load_checkpoint(source: str | Path | BinaryIO, *, name: str | None = None, **overrides) -> Checkpoint:
@@ -239,6 +250,15 @@ def _configure(config: ModelConfig, settings: Settings) -> ModelConfig:
 
 def _described(settings: Settings, found: list[Note]) -> dict[str, Any]:
     return {**{name: settings.values[name] for name in ("dataset", "mean", "std")}, "notes": [*found, *settings.notes]}
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of names, data types, shapes and values, in whatever order they come."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _build(config: ModelConfig, tensors: dict[str, Tensor]) -> SpikingNetwork:

@@ -130,15 +130,25 @@ def remember(name: str, key: str, facts: dict) -> None:
         write_text(_writable_root() / f"{name}-{key}.json", json.dumps(facts))
 
 
-def roots(data: Path) -> tuple[Path, ...]:
-    """Where what was decoded is looked for and kept: with the data in the folder `data` if that can be, else in the
-    user's cache."""
-    beside = data / ".decoded"
+def roots(data: Path, name: str = "decoded") -> tuple[Path, ...]:
+    """Where what was decoded (or computed: `name`) is looked for and kept: with the data in the folder `data` if that
+    can be, else in the user's cache."""
+    beside = data / f".{name}"
     try:
         from platformdirs import user_cache_dir
     except ImportError:  # only the engine's core is installed
         return (beside,)
-    return beside, Path(user_cache_dir("bntt")) / "decoded"
+    return beside, Path(user_cache_dir("bntt")) / name
+
+
+def writable(folders: Iterable[Path]) -> Path | None:
+    """The first of these folders that can be written, made if it is not there."""
+    for place in folders:
+        with suppress(OSError):
+            place.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=place):
+                return place
+    return None
 
 
 def mapped(path: Path, shape: tuple[int, ...]) -> Tensor:
@@ -155,11 +165,8 @@ def mapped(path: Path, shape: tuple[int, ...]) -> Tensor:
 
 
 def _writable_root() -> Path:
-    for root in roots(folder()):
-        with suppress(OSError):
-            root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=root):
-                return root
+    if root := writable(roots(folder())):
+        return root
     raise DataError(f"{folder()} cannot be written to keep decoded images; set BNTT_DATA to a folder that can")
 
 

@@ -1,9 +1,10 @@
-"""What the tests of the command line share."""
+"""What the tests of the command line and of the store share."""
 
 import json
 
 import pytest
 
+from engine import store
 from engine.__main__ import main
 
 
@@ -16,3 +17,10 @@ def answer(capsys):
         return json.loads(capsys.readouterr().out)
 
     return run
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch) -> store.Store:
+    """A store of the test's own, which the environment names."""
+    monkeypatch.setenv("BNTT_STORE", str(tmp_path / "store"))
+    return store.store()

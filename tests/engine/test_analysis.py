@@ -143,6 +143,26 @@ def test_macs_equal_a_count_of_the_published_vgg9():
     assert [spec.macs for spec in ModelConfig(arch="vgg9").layers()] == by_hand
 
 
+@pytest.mark.parametrize("arch, steps", [("vgg-small", 5), ("vgg11", 25)])
+@pytest.mark.parametrize("count", [1, 9, 10, 11, 95, 1000])
+def test_parts_of_an_evaluation_are_all_rows_once(arch, steps, count):
+    config = ModelConfig(arch=arch, steps=steps, in_shape=(3, 32, 32))
+    parts = evaluation.evaluation_parts(config, count)
+    assert [row for start, stop in parts for row in range(start, stop)] == list(range(count))
+    assert all(type(bound) is int for part in parts for bound in part), "their text is part of a key"
+    assert max(stop - start for start, stop in parts) <= min(evaluation.part_size(config, 1), -(-count // 10))
+    assert parts == evaluation.evaluation_parts(config, count)
+
+
+def test_an_evaluation_in_parts_equals_the_whole(model, images):
+    pixels, labels = images
+    shared = dict(model=model, pixels=pixels, labels=labels, mean=MEAN, std=STD, seed=3)
+    parts = evaluation.evaluation_parts(CONFIG, len(pixels))
+    joined, whole = evaluation.join([evaluation.evaluate_rows(*part, **shared) for part in parts]), run(model, images)
+    for name in ("predictions", "labels", "spikes"):
+        np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
+
+
 def test_latency_covers_every_step(model):
     table = early_exit.latency(model, repeats=2)
     assert table["step"].tolist() == [1, 2, 3, 4, 5]

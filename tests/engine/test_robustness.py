@@ -58,6 +58,56 @@ def test_fgsm_equals_its_formula(setting):
     torch.testing.assert_close(attack_all(setting, Attack("fgsm", 0.05)), expected)
 
 
+def test_pgd_equals_its_formula_on_each_sample_alone(setting):
+    """Start in the ball, then x + α·sign(∂loss/∂x), back into ball and range (Madry et al. 2018): a plain loop, here
+    with the batch of one and the start drawn by hand."""
+    eps, alpha, steps, model = 8 / 255, 2 / 255, 4, setting["model"]
+    found = attack_all(setting, Attack("pgd", eps, steps, alpha))
+    for row in range(12):
+        clean, sample = setting["pixels"][row : row + 1].float() / 255, torch.tensor([row])
+        draw = torch.Generator().manual_seed(5 * 1_000_003 + row)
+        x = (clean + torch.empty(1, 8, 8).uniform_(-eps, eps, generator=draw)).clamp(0, 1)
+        for step in range(steps):
+            x.requires_grad_()
+            scores = model((x - MEAN[0]) / STD[0], seed=((5 + 1) << 20) + 1 + step, samples=sample)
+            (gradient,) = torch.autograd.grad(F.cross_entropy(scores, setting["labels"][row : row + 1]), x)
+            x = x.detach() + alpha * gradient.sign()
+            x = (clean + (x - clean).clamp(-eps, eps)).clamp(0, 1)
+        # A gradient next to zero may round to the other side in a batch of another size.
+        assert ((found[row] - x[0]).abs() < 1e-6).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "fgsm", "pgd"])
+def test_an_attack_does_not_depend_on_the_others_in_its_batch(kind, setting):
+    """Nor on torch's own random numbers, which it leaves as they are."""
+    attack = Attack(kind, 0.1, 1, 1e-7)  # of PGD the start alone, so that no rounding of gradients is seen
+    torch.manual_seed(123)
+    before = torch.get_rng_state()
+    together = attack_all(setting, attack)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(456)
+    order = torch.tensor([7, 0, 11, 3])
+    chosen = {name: setting[name][order] for name in ("pixels", "labels")}
+    some = perturb(setting["model"], *chosen.values(), order, MEAN, STD, attack, seed=5)
+    assert ((some - together[order]).abs() < 1e-6).float().mean() > 0.95
+
+
+def test_pgd_starts_anywhere_in_the_ball(setting):
+    """On mid-grey images: uniform on [−ε, ε], whose standard deviation is ε/√3; each sample and seed its own."""
+    grey, count, eps = torch.full((200, 1, 8, 8), 0.5), 200, 0.1
+    samples = torch.arange(count)
+    starts = [
+        perturb(setting["model"], grey, samples % 10, samples, MEAN, STD, Attack("pgd", eps, 1, 1e-7), seed=seed) - grey
+        for seed in (0, 1)
+    ]
+    for start in starts:
+        assert start.std().item() == pytest.approx(eps / 3**0.5, rel=0.03) and abs(start.mean().item()) < 0.003
+        assert start.abs().max() <= eps + 1e-6
+    flat = torch.cat(starts).flatten(1)
+    correlation = torch.corrcoef(flat) - torch.eye(2 * count)
+    assert correlation.abs().max() < 0.7, "64 independent values: two of 400 rows that share a start would give 1"
+
+
 def test_gaussian_noise_has_its_standard_deviation(setting):
     """On mid-grey images, where nothing is clipped: σ within 5 standard errors; each sample has its own noise."""
     grey = torch.full((400, 1, 8, 8), 0.5)
