@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from inspect import signature
@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from .device import device
+from .runs import TrainingError
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 PATIENCE = timedelta(hours=2)  # while the main process validates, or another waits for its GPU
@@ -25,7 +26,7 @@ TELL_SECONDS = 5
 _store: dist.Store | None = None
 
 
-class PeerError(Exception):
+class PeerError(TrainingError):
     """Another process of this training cannot go on; its sentence."""
 
 
@@ -33,7 +34,7 @@ def start() -> None:
     """Join the other processes that torchrun started, blocking until all are there.
 
     They talk over gloo; CUDA tensors travel over NCCL, and each process takes the GPU of its LOCAL_RANK. On CPUs the
-    cores are shared out, unless OMP_NUM_THREADS says how many threads to use. Raises RuntimeError in one sentence.
+    cores are shared out, unless OMP_NUM_THREADS says how many threads to use. Raises TrainingError.
     """
     global _store
     if not all(name in os.environ for name in TORCHRUN) or int(os.environ["WORLD_SIZE"]) < 2:
@@ -46,7 +47,7 @@ def start() -> None:
     place, gpus = int(os.environ.get("LOCAL_RANK", number)), torch.cuda.device_count()
     with together():
         if cuda and place >= gpus:
-            raise RuntimeError(f"{place + 1} processes on a machine need as many GPUs, and there are {gpus}")
+            raise TrainingError(f"{place + 1} processes on a machine need as many GPUs, and there are {gpus}")
     if cuda:
         torch.cuda.set_device(place)
     elif "OMP_NUM_THREADS" not in os.environ:
@@ -95,6 +96,22 @@ def mean(value: float) -> float:
     return float(total) / world()
 
 
+def total(counts: Tensor) -> Tensor:
+    """The sum over the processes."""
+    if world() > 1:
+        counts = counts.cpu()
+        dist.all_reduce(counts)
+    return counts
+
+
+def gathered(value) -> list:
+    """What each process gave, in the order of their ranks."""
+    values = [value] * world()
+    if world() > 1:
+        dist.all_gather_object(values, value)
+    return values
+
+
 def share(batch: Tensor) -> Tensor:
     """This process's rows of the batch that all work on together; its length must be a multiple of world()."""
     size = len(batch) // world()
@@ -103,16 +120,27 @@ def share(batch: Tensor) -> Tensor:
     return batch[rank() * size : (rank() + 1) * size]
 
 
-def connected(model: nn.Module) -> nn.Module:
-    """The model, so wrapped that backward() leaves the mean of all processes' gradients.
+class _EveryStep(nn.Module):
+    """A network that is called for the scores of every exit step."""
 
-    Its running statistics need no exchange of their own: engine.snn.norm keeps them equal.
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, *arguments, **options) -> Tensor:
+        return self.network.forward_steps(*arguments, **options)
+
+
+def forward_steps(network: nn.Module) -> Callable[..., Tensor]:
+    """Its forward_steps, to be asked for once a training: backward() leaves the mean of all processes' gradients.
+
+    Running statistics need no exchange of their own: engine.snn.norm keeps them equal.
     """
     if world() == 1:
-        return model
+        return network.forward_steps
     wrapper = nn.parallel.DistributedDataParallel
     renamed = "forward_sync_buffers" in signature(wrapper).parameters  # in torch 2.13
-    return wrapper(model, **{"forward_sync_buffers" if renamed else "broadcast_buffers": False})
+    return wrapper(_EveryStep(network), **{"forward_sync_buffers" if renamed else "broadcast_buffers": False})
 
 
 @contextmanager
@@ -123,13 +151,22 @@ def together() -> Iterator[None]:
         yield
     except Exception as error:  # raised again below, when the others know
         failure = error
-    sentences = [""] * world()
-    if world() > 1:
-        dist.all_gather_object(sentences, "" if failure is None else str(failure) or type(failure).__name__)
+    sentences = gathered("" if failure is None else str(failure) or type(failure).__name__)
     if failure is not None:
         raise failure
     if any(sentences):
         raise PeerError(next(filter(None, sentences)))
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Where the others are waited for in this block, and one has ended without a word, PeerError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise PeerError("another process of this training has ended") from error
+        raise
 
 
 def tell(sentence: str) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from engine import parallel
+from engine.snn import ModelConfig, build_model
 from engine.snn.norm import build_norm
 
 from .processes import run_pair
@@ -53,6 +54,8 @@ def norms_and_helpers(folder):
     found["place"] = (place, parallel.world(), parallel.is_main())
     found["state"] = parallel.broadcast({"epoch": 3, "weights": torch.arange(4.0)} if place == 0 else None)
     found["mean"] = [parallel.mean(value) for value in (float(place), [2.0, float("nan")][place])]
+    found["total"] = parallel.total(torch.tensor([1, place]))
+    found["gathered"] = parallel.gathered({"rank": place})
     found["failures"] = {f"{place} of {broken}": failure_of(broken) for broken in ([], [0], [1], [0, 1])}
     parallel.tell(f"process {place} ends")
     parallel.stop()
@@ -112,6 +115,7 @@ def test_the_helpers_of_a_pair(pair):
     for place, found in enumerate(pair):
         assert found["place"] == (place, 2, place == 0) and found["after"] == (0, 1)
         assert found["state"]["epoch"] == 3 and torch.equal(found["state"]["weights"], torch.arange(4.0))
+        assert found["total"].tolist() == [2, 1] and found["gathered"] == [{"rank": 0}, {"rank": 1}]
         assert found["mean"][0] == 0.5 and found["mean"][1] != found["mean"][1], "a NaN anywhere is one everywhere"
 
 
@@ -134,10 +138,12 @@ def test_one_process_is_left_alone(monkeypatch, capsys):
     for name, value in zip(parallel.TORCHRUN, ("0", "1", "127.0.0.1", "1")):
         monkeypatch.setenv(name, value)
     parallel.start()
-    model, rows = torch.nn.Linear(2, 2), torch.arange(5)
+    rows = torch.arange(5)
+    model = build_model(ModelConfig(arch="mlp", layout="F2", steps=2, in_shape=(1, 2, 2), encoding="direct"))
     assert not torch.distributed.is_initialized() and (parallel.rank(), parallel.world()) == (0, 1)
-    assert parallel.connected(model) is model and parallel.share(rows).equal(rows) and parallel.mean(0.25) == 0.25
-    assert parallel.broadcast(model) is model
+    assert parallel.share(rows).equal(rows) and parallel.total(rows) is rows and parallel.mean(0.25) == 0.25
+    assert parallel.broadcast(model) is model and parallel.gathered(model) == [model]
+    assert parallel.forward_steps(model) == model.forward_steps
     with pytest.raises(KeyError), parallel.together():
         raise KeyError("own")
     parallel.tell("it ends")
