@@ -206,6 +206,32 @@ def test_threads_that_meet_a_damaged_file_at_once_put_it_aside_once(kept, asked)
     assert len(kept.get([asked.key((number,)) for number in range(1, 9)])) == 8
 
 
+def test_what_another_process_has_made_anew_is_not_put_aside(kept, asked):
+    key, damaged = put(kept, asked, 1), (1, 1)  # device and number of a file that is no longer there
+    kept._file._put_aside(damaged)
+    assert kept.present([key]) == {key} and not (kept.path.parent / "results.damaged.sqlite").exists()
+
+
+def test_the_journal_of_a_damaged_file_goes_with_it(kept, asked, tmp_path):
+    """A computer that was switched off leaves a journal with results in it; then the file itself is damaged."""
+    for number in range(40):
+        put(kept, asked, number)
+    (tmp_path / "left").mkdir()
+    with closing(sqlite3.connect(kept.path)) as other:
+        other.execute("SELECT count(*) FROM results").fetchall()  # as long as it is open the journal stays
+        put(kept, asked, 99)
+        for path in kept.path.parent.glob("results.sqlite*"):
+            (tmp_path / "left" / path.name).write_bytes(path.read_bytes())
+    left = Store(tmp_path / "left")
+    journal = left.path.with_name("results.sqlite-wal").read_bytes()
+    assert len(journal) > 1000
+    left.path.write_bytes(b"no database at all\n" * 300)
+    with pytest.warns(StoreWarning, match="was damaged"):
+        keys = [put(left, asked, number) for number in (0, 1)]
+    assert left.path.with_name("results.damaged.sqlite-wal").read_bytes() == journal
+    assert left.present([*keys, asked.key((99,))]) == set(keys) == set(left.get(keys))
+
+
 def test_a_folder_that_cannot_be_made_fails_nothing_and_is_told_once(tmp_path, asked):
     (tmp_path / "file").touch()
     kept = Store(tmp_path / "file" / "store")
