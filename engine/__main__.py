@@ -57,11 +57,17 @@ def parser() -> argparse.ArgumentParser:
     _model_options(inspect)
 
     train = commands.add_parser("train", help="train a network into a folder")
-    train.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    train.add_argument("--preset", metavar="NAME", help="settings of a row of the paper's table; `list` shows them all")
+    train.add_argument("--out", help="folder of the run")
+    train.add_argument("--resume", action="store_true", help="go on with the run in --out, with its settings")
+    train.add_argument("--dry-run", action="store_true", help="say what it would cost, and train nothing")
     train.add_argument(
-        "--kind", choices=("snn", "ann"), default="snn", help="ann: the same layers with ReLU, no spikes"
+        "--kind", choices=("snn", "ann"), help="ann: the same layers with ReLU, no spikes (default: snn)"
     )
     train.add_argument("--norm", help="bntt, bn, tdbn or none (default: bntt; bn for an ANN)")
+    train.add_argument(
+        "--threads", type=int, help="CPU threads, on which rounding depends (default: torch's own number)"
+    )
     _network_and_recipe(train)
 
     convert = commands.add_parser("convert", help="make a spiking network from a trained ANN")
@@ -74,9 +80,10 @@ def parser() -> argparse.ArgumentParser:
     _data_and_json(convert)
 
     compare = commands.add_parser("compare", help="train BNTT and every baseline alike; accuracy against timestep")
+    compare.add_argument("--out", required=True, help="folder of the runs")
     compare.add_argument("--converted-steps", type=int, default=100, help="timesteps of the converted ANN")
     _network_and_recipe(compare)
-    compare.set_defaults(kind="snn", norm=None)
+    compare.set_defaults(kind=None, norm=None)
 
     evaluate = commands.add_parser("evaluate", help="accuracy, spikes and energy for every exit step")
     _file_and_data(evaluate)
@@ -97,33 +104,41 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _network_and_recipe(command: argparse.ArgumentParser):
-    command.add_argument("--dataset", default="digits", help="a name of `data list`, or a folder of class folders")
+    """None stands for what was not given: the defaults are those of engine.recipe, or come from data set and preset."""
+    command.add_argument("--dataset", help="a name of `data list`, or a folder of class folders (default: digits)")
     command.add_argument("--arch", help="architecture (default: the data set's usual one)")
     command.add_argument("--steps", type=int, help="timesteps T (default: the data set's)")
-    command.add_argument("--epochs", type=int, default=100, help="passes over the training samples")
-    command.add_argument("--out", required=True, help="folder of the run")
-    command.add_argument("--batch", type=int, default=256, help="samples a step")
+    command.add_argument("--epochs", type=int, help="passes over the training samples (default: 100)")
+    command.add_argument("--batch", type=int, help="samples a step (default: 256)")
+    command.add_argument("--optimizer", help="sgd, adam or adamw (default: sgd)")
+    command.add_argument("--lr", type=float, help="learning rate of the first epoch (default: 0.3)")
     command.add_argument(
-        "--lr", type=float, default=0.3, help="learning rate, a tenth after 50, 70 and 90 %% of the epochs"
+        "--schedule",
+        help="of the learning rate: steps (a tenth at each milestone), cosine or constant (default: steps)",
     )
-    command.add_argument("--momentum", type=float, default=0.9, help="of the gradient descent")
-    command.add_argument("--weight-decay", type=float, default=1e-4, help="on all weights and γ")
+    command.add_argument(
+        "--milestones", type=float, nargs="+", metavar="SHARE", help="of the epochs (default: 0.5 0.7 0.9)"
+    )
+    command.add_argument("--momentum", type=float, help="of the gradient descent; β₁ of Adam (default: 0.9)")
+    command.add_argument("--weight-decay", type=float, help="on all weights and γ (default: 0.0001)")
     command.add_argument("--gamma-decay", type=float, help="weight decay on γ alone (default: --weight-decay)")
     command.add_argument(
-        "--validation", type=float, default=0.0, help="share of the training samples to judge epochs by"
+        "--validation", type=float, help="share of the training samples to judge epochs by (default: 0.0)"
     )
     command.add_argument("--patience", type=int, help="stop after so many epochs without better validation accuracy")
     command.add_argument("--clip", type=float, help="largest norm of the gradient (default: any)")
     command.add_argument("--leak", type=float, help="λ (default: the data set's)")
-    command.add_argument("--threshold", type=float, default=1.0, help="θ")
+    command.add_argument("--threshold", type=float, help="θ (default: 1.0)")
     command.add_argument(
         "--encoding", help="poisson, direct, rows, pixels or events (default: the data set's usual one)"
     )
     command.add_argument("--image-size", type=int, help="side the images are brought to (default: their own)")
     command.add_argument("--layout", help="own layers, such as 'C16 C16 P C32 C32 P F128'")
-    command.add_argument("--no-augment", dest="augment", action="store_false", help="no random crops and flips")
-    command.add_argument("--seed", type=_seed, default=0, help="of weights, order, augmentation and input spikes")
-    command.add_argument("--precision", default="float32", help="float32, tf32 (GPU) or bfloat16")
+    command.add_argument(
+        "--no-augment", dest="augment", action="store_false", default=None, help="no random crops and flips"
+    )
+    command.add_argument("--seed", type=_seed, help="of weights, order, augmentation and input spikes (default: 0)")
+    command.add_argument("--precision", help="float32, tf32 (GPU) or bfloat16 (default: float32)")
     _data_and_json(command)
 
 

@@ -30,9 +30,9 @@ import torch
 from filelock import FileLock, Timeout
 
 from . import progress
-from .checkpoint import CheckpointError, save_checkpoint
+from .checkpoint import save_checkpoint
 from .checkpoint.errors import shown
-from .datasets import DataError, DataSet
+from .datasets import DataSet
 from .files import read_table, replacing, write_text
 from .recipe import Recipe
 from .snn import ModelConfig, SpikingNetwork
@@ -170,7 +170,7 @@ def failures_kept(folder: Path) -> Iterator[None]:
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError):
         return f"{error.filename or 'a file'}: {error.strerror}"
-    told = isinstance(error, (TrainingError, CheckpointError, DataError, ValueError))
+    told = isinstance(error, ValueError) or type(error).__module__.startswith("engine.")  # these are written for people
     return shown(error if told else f"{type(error).__name__}: {error}", 500)
 
 
@@ -191,14 +191,15 @@ def open_run(
     threads = threads or torch.get_num_threads()
     if not resume:
         create_run(folder, config, recipe, command=command, threads=threads)
-    with held(folder), _threads(threads):
+    with held(folder), computing_on(threads):
         state = _prepared(folder)
         with failures_kept(folder):
             yield OpenRun(folder, command or (state or {}).get("command", ""), state["epoch"] if state else 0, state)
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def computing_on(count: int) -> Iterator[None]:
+    """Let torch compute on so many threads inside."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

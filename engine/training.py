@@ -6,6 +6,7 @@ of one that never stopped.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -202,27 +203,30 @@ def _epoch(
         images, truth = fit(pixels[chosen], shape).to(device()), labels[chosen].to(device())
         if recipe.augment:
             images = augmented(images, data.pad, data.flip, generator)
+        observe = _rates(model.config, rates) if index == batches - 1 else None
         scores = model.forward_steps(
-            normalised(images, *moments),
-            seed=seed,
-            samples=chosen.to(device()),
-            observe=_rates(model.config, rates) if index == batches - 1 else None,
+            normalised(images, *moments), seed=seed, samples=chosen.to(device()), observe=observe
         )
-        loss = F.cross_entropy(scores[-1], truth)
-        if not torch.isfinite(loss):
+        losses.append(descend(model, optimizer, recipe, scores, truth))
+        if not math.isfinite(losses[-1]):
             raise TrainingError(
-                f"the loss became {loss.item()} in epoch {epoch}; the network of the last finished epoch is kept. "
+                f"the loss became {losses[-1]} in epoch {epoch}; the network of the last finished epoch is kept. "
                 f"A smaller learning rate than {recipe.lr} usually helps"
             )
-        optimizer.zero_grad()
-        loss.backward()
-        if recipe.clip is not None:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-        optimizer.step()
-        losses.append(loss.item())
         hits += (scores.argmax(2) == truth).sum(1)
         on_batch(epoch, index + 1, losses[-1])
     return EpochSeen(sum(losses) / batches, (hits.double() / (batches * batch)).tolist(), rates)
+
+
+def descend(model: SpikingNetwork, optimizer, recipe: Recipe, scores: Tensor, truth: Tensor) -> float:
+    """One step down the cross-entropy of the scores at T, of [T, B, K]; returns the loss."""
+    loss = F.cross_entropy(scores[-1], truth)
+    optimizer.zero_grad()
+    loss.backward()
+    if recipe.clip is not None:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+    optimizer.step()
+    return loss.item()
 
 
 def _rates(config: ModelConfig, into: dict[str, float]) -> Callable[[int, Tensor, Tensor], None]:

@@ -5,64 +5,33 @@ from __future__ import annotations
 import shlex
 import sys
 from argparse import Namespace
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
+import torch
 from tqdm import tqdm
 
-from . import comparison, training
+from . import comparison, cost, training
 from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
-from .commands import UserError, absent, data_set, measured, open_network, print_json
+from .commands import UserError, data_set, measured, open_network, print_json
 from .datasets import DataError, DataSet
-from .snn import ModelConfig, sequence_steps
-
-RECIPE = (
-    *("epochs", "batch", "lr", "momentum", "weight_decay", "gamma_decay", "augment", "seed", "precision"),
-    *("validation", "patience", "clip"),
-)
-
-
-def setup(arguments: Namespace) -> tuple[ModelConfig, training.Recipe]:
-    """Network and recipe that the arguments ask for, the rest as usual for the data set. Raises UserError."""
-    if not arguments.out:
-        raise UserError("--out must name a folder and is empty")
-    data = data_set(arguments.dataset, paths=True)
-    try:
-        config = _config(arguments, data)
-        recipe = training.Recipe(dataset=arguments.dataset, **{name: getattr(arguments, name) for name in RECIPE})
-    except ValueError as error:
-        raise UserError(error) from None
-    if not data.suits(config.encoding):
-        needed = "encoding events" if data.events else "another encoding than events"
-        raise UserError(f"{data.title} holds {'events' if data.events else 'images'}: it needs {needed}")
-    if missing := data.missing():
-        raise UserError(absent(data, DataError(missing)))
-    return config, recipe
-
-
-def _config(arguments: Namespace, data: DataSet) -> ModelConfig:
-    ann = arguments.kind == "ann"
-    side = arguments.image_size
-    in_shape = data.shape if side is None else (data.shape[0], side, side)
-    encoding = arguments.encoding or ("direct" if ann and not data.events else data.encoding)
-    usual = 1 if ann else sequence_steps(encoding, in_shape) or data.steps
-    return ModelConfig(
-        arch=arguments.arch or data.arch,
-        steps=usual if arguments.steps is None else arguments.steps,
-        classes=len(data.classes),
-        in_shape=in_shape,
-        leak=data.leak if arguments.leak is None else arguments.leak,
-        threshold=arguments.threshold,
-        norm=arguments.norm or ("bn" if ann else "bntt"),
-        encoding=encoding,
-        layout=arguments.layout,
-        kind=arguments.kind,
-    )
+from .device import device
+from .presets import PRESETS
+from .runs import computing_on
+from .training_arguments import fill_from_preset, recorded, setup, wanted
 
 
 def train(arguments: Namespace) -> None:
     """Train into a folder, then measure on the test split once."""
-    config, recipe = setup(arguments)
+    if arguments.preset == "list":
+        return _list_presets(arguments)
+    fill_from_preset(arguments)
+    if arguments.threads is not None and not 1 <= arguments.threads <= 1024:
+        raise UserError(f"--threads must be from 1 to 1024, not {arguments.threads}")
+    if arguments.dry_run:
+        return _estimate(arguments)
+    config, recipe = recorded(arguments) if arguments.resume else setup(arguments)
     command = "python -m engine " + shlex.join(sys.argv[1:]).replace(" --resume", "")
     with tqdm(total=recipe.epochs, unit="epoch", file=sys.stderr, disable=None) as bar:
 
@@ -93,6 +62,7 @@ def train(arguments: Namespace) -> None:
                 on_batch=on_batch,
                 on_epoch=on_epoch,
                 command=command,
+                threads=arguments.threads,
                 on_trained=on_trained,
             )
     if arguments.json:
@@ -106,11 +76,43 @@ def train(arguments: Namespace) -> None:
     )
 
 
+def _list_presets(arguments: Namespace) -> None:
+    if arguments.json:
+        return print_json({name: asdict(preset) for name, preset in PRESETS.items()})
+    for preset in PRESETS.values():
+        print(f"{preset.name}: {preset.title}. {preset.about}")
+
+
+def _estimate(arguments: Namespace) -> None:
+    """Say what a training would cost."""
+    if arguments.resume:
+        config, recipe = recorded(arguments)
+    else:
+        config, recipe = wanted(arguments, data_set(arguments.dataset or "digits", paths=True))
+    with computing_on(arguments.threads or torch.get_num_threads()):
+        found = cost.measure(config, recipe, cost.training_samples(recipe.dataset))
+    here = cost.machine_memory()
+    if arguments.json:
+        return print_json(asdict(found) | {"machine_memory": here})
+    print(
+        f"about {_duration(found.seconds_epoch)} an epoch, {_duration(found.seconds)} in all, "
+        f"from {found.steps_measured} steps of {found.batch_measured} samples"
+    )
+    has = f"; the {device().type.upper()} has {here / 2**30:.1f} GiB" if here else ""
+    print(f"about {found.memory / 2**30:.2f} GiB of memory{has}")
+
+
+def _duration(seconds: float) -> str:
+    """75 → "1 min"."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def _tested(file: Path, recipe: training.Recipe, report) -> dict:
     """What a trained network answers of the test samples; written into its file too."""
     checkpoint = load_checkpoint(file)
-    report(0, 1)
-    final = measured(checkpoint, recipe.dataset, None, 0, "float32").accuracy().iloc[-1]
+    final = measured(checkpoint, recipe.dataset, None, 0, "float32", report).accuracy().iloc[-1]
     found = {
         "test_accuracy": float(final["accuracy"]),
         "test_correct": int(final["correct"]),
@@ -118,7 +120,7 @@ def _tested(file: Path, recipe: training.Recipe, report) -> dict:
         "evaluation_seed": 0,
     }
     if recipe.precision != "float32":
-        rough = measured(checkpoint, recipe.dataset, None, 0, recipe.precision).accuracy().iloc[-1]
+        rough = measured(checkpoint, recipe.dataset, None, 0, recipe.precision, report).accuracy().iloc[-1]
         found[f"test_accuracy_{recipe.precision}"] = float(rough["accuracy"])
     save_checkpoint(file, checkpoint.model.cpu(), **{**checkpoint.metadata, **found})
     return found

@@ -57,9 +57,29 @@ def test_learning_rate_of_own_milestones():
     assert [learning_rate(recipe, epoch) for epoch in (1, 2, 3, 4)] == pytest.approx([1, 0.1, 0.1, 0.1])
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 3, 7, 10, 100])
+@pytest.mark.parametrize("schedule", ["steps", "cosine", "constant"])
+def test_schedules_are_those_of_torch(schedule, epochs):
+    """Epoch by epoch against torch.optim.lr_scheduler; no milestone falls before the second epoch."""
+    recipe = Recipe(epochs=epochs, lr=0.3, schedule=schedule)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=recipe.lr)
+    milestones = [max(1, round(share * epochs)) for share in recipe.milestones]
+    peer = {
+        "steps": lambda: torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones),
+        "cosine": lambda: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs),
+        "constant": lambda: torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0),
+    }[schedule]()
+    for epoch in range(1, epochs + 1):
+        assert learning_rate(recipe, epoch) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12, abs=1e-15)
+        optimizer.step()
+        peer.step()
+
+
 @pytest.mark.parametrize(
     "change, said",
     [
+        ({"optimizer": "lion"}, "optimizer must be one of sgd, adam, adamw"),
+        ({"schedule": "linear"}, "schedule must be one of steps, cosine, constant"),
         ({"epochs": 0}, "epochs"),
         ({"batch": 1}, "batch"),
         ({"lr": 0.0}, "lr"),
@@ -128,6 +148,29 @@ def test_one_step_equals_sgd_by_hand():
     assert seen == {True: 2 * CONFIG.steps, False: 3}, "γ of every timestep; two layers and the read-out"
 
 
+@pytest.mark.parametrize("kind", ["adam", "adamw"])
+def test_steps_of_adam_equal_the_equations(kind):
+    """Two steps in float64 (Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019, algorithm 2): β₁ is the momentum,
+    the decay of γ its own, part of Adam's gradient and apart from AdamW's."""
+    recipe = Recipe(optimizer=kind, lr=0.01, momentum=0.8, weight_decay=0.1, gamma_decay=0.4)
+    model = build_model(CONFIG)
+    optimizer = training.build_optimizer(model, recipe)
+    expected = {name: p.detach().double() for name, p in model.named_parameters()}
+    first, second = ({name: torch.zeros_like(value) for name, value in expected.items()} for _ in range(2))
+    for step in (1, 2):
+        for name, parameter in model.named_parameters():
+            parameter.grad = torch.randn_like(parameter)
+            decay = 0.4 if name.startswith("bntt") else 0.1
+            gradient = parameter.grad.double() + (decay * expected[name] if kind == "adam" else 0)
+            first[name] = 0.8 * first[name] + 0.2 * gradient
+            second[name] = 0.999 * second[name] + 0.001 * gradient.square()
+            moved = first[name] / (1 - 0.8**step) / ((second[name] / (1 - 0.999**step)).sqrt() + 1e-8)
+            expected[name] = expected[name] * (1 - 0.01 * decay * (kind == "adamw")) - 0.01 * moved
+        optimizer.step()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.detach().double(), expected[name], rtol=1e-5, atol=1e-6)
+
+
 def test_gamma_decay_defaults_to_weight_decay():
     groups = training.build_optimizer(build_model(CONFIG), Recipe(weight_decay=0.03)).param_groups
     assert [group["weight_decay"] for group in groups] == [0.03, 0.03]
@@ -181,6 +224,29 @@ def test_only_training_images_are_seen(tmp_path, monkeypatch):
     train(CONFIG, replace(RECIPE, epochs=1), tmp_path / "run")
 
 
+def test_metrics_of_an_epoch_equal_a_loop_over_its_batches(tmp_path):
+    """One epoch of one batch, so that what the network was is known: accuracy at every step, spikes by layer."""
+    recipe = Recipe(epochs=1, batch=1398, augment=False, seed=3)
+    seen = []
+    train(CONFIG, recipe, tmp_path / "run", on_epoch=seen.append)
+    torch.manual_seed(3)
+    model, data = build_model(CONFIG).train(), get("digits")
+    pixels, labels = data.load("train")
+    images = (fit(pixels, CONFIG.in_shape) / 255 - data.mean[0]) / data.std[0]
+    spikes = {}
+    with torch.no_grad():
+        scores = model.forward_steps(
+            images,
+            seed=3 * 1_000_003 + 1,
+            samples=torch.arange(1398),
+            observe=lambda layer, fired, _: spikes.update({layer: fired.mean().item()}),
+        )
+    right = [(step.argmax(1) == labels).double().mean().item() for step in scores]
+    assert seen[0]["train_accuracy_steps"] == pytest.approx(right, abs=3 / 1398)  # the order of summation differs
+    assert seen[0]["train_accuracy"] == seen[0]["train_accuracy_steps"][-1]
+    assert seen[0]["firing_rate"] == pytest.approx({"conv1": spikes[0], "fc1": spikes[1]}, rel=1e-3)
+
+
 def test_same_seed_same_weights_and_another_seed_others(finished, tmp_path):
     train(CONFIG, RECIPE, tmp_path / "again")
     train(CONFIG, replace(RECIPE, seed=1), tmp_path / "other")
@@ -215,6 +281,16 @@ def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(stopped_by, f
     assert [row["epoch"] for row in seen] == [2]
     assert same(weights(finished), weights(tmp_path / "run"))
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_every_optimizer_goes_on_where_it_stopped(optimizer, tmp_path):
+    recipe = replace(RECIPE, optimizer=optimizer, schedule="cosine", lr=0.01)
+    train(CONFIG, recipe, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, recipe, tmp_path / "run", on_batch=stop_in_epoch_2)
+    train(CONFIG, recipe, tmp_path / "run", resume=True)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "run"))
 
 
 def test_crash_while_an_epoch_is_written_repeats_the_epoch(finished, tmp_path, monkeypatch):
@@ -352,7 +428,15 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bits(tmp_path):
         for name in ("whole", "run")
     ]
     assert [row | {"seconds": 0} for row in rows[0]] == [row | {"seconds": 0} for row in rows[1]]
-    assert not list((tmp_path / "run").glob(".*")) or killed, "only a killed writer may leave a temporary file"
+    kept = [sorted((tmp_path / name / "gamma").iterdir()) for name in ("whole", "run")]
+    assert [path.name for path in kept[0]] == [f"{epoch:04}.safetensors" for epoch in range(1, 31)]
+    assert [path.read_bytes() for path in kept[0]] == [path.read_bytes() for path in kept[1]]
+    last = [load_checkpoint(tmp_path / name / "last.safetensors") for name in ("whole", "run")]
+    assert same(*(checkpoint.model.state_dict() for checkpoint in last)) and last[0].metadata["epoch"] == 30
+    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "run")]
+    assert results[0] == results[1]
+    left = {path.name for path in (tmp_path / "run").rglob(".*")}
+    assert left == {".lock"}, "what killed writers left is cleared away"
 
 
 # ------------------------------------------------------------------------- validation, early stopping, clipping

@@ -1,15 +1,25 @@
 """`python -m engine train | convert | compare` for every kind of network: what they measure, and what they refuse."""
 
+import json
+import shlex
+import shutil
+from dataclasses import fields, replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from engine import load_checkpoint, save_checkpoint
-from engine.__main__ import main
+from engine import bundled, load_checkpoint, save_checkpoint
+from engine.__main__ import main, parser
 from engine.analysis import early_exit
 from engine.analysis.evaluation import evaluate
-from engine.datasets import get
+from engine.datasets import entries, get
+from engine.presets import PRESETS
+from engine.recipe import Recipe
+from engine.run_library import read_run
+from engine.training_arguments import fill_from_preset, wanted
 
 from .test_aedat import aedat_bytes
 from .test_commands import write_model
@@ -190,6 +200,165 @@ def test_help_says_every_default(capsys):
     said = " ".join(capsys.readouterr().out.split())
     for default in ("epochs", "100"), ("batch", "256"), ("lr", "0.3"), ("threshold", "1.0"), ("seed", "0"):
         assert f"(default: {default[1]})" in said.split(f"--{default[0]} {default[0].upper()}")[2], default
+
+
+def test_defaults_that_help_names_are_those_of_the_recipe(capsys):
+    """The numbers stand in the text, since torch is not imported to show it."""
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    said = " ".join(capsys.readouterr().out.split()).split("options:")[1]
+    for field in fields(Recipe):
+        if field.name in ("augment", "patience", "clip", "gamma_decay"):
+            continue
+        option = "--" + field.name.replace("_", "-") + " "
+        named = said.split(option)[-1].split("(default: ")[1].split(")")[0]
+        default = field.default if field.name == "milestones" else [field.default]
+        assert named.split() == [str(value) for value in default], field.name
+
+
+# -------------------------------------------------------------------------------------- resuming, threads, presets
+
+SMALL = [
+    "--layout",
+    "C4 P F8",
+    "--steps",
+    "2",
+    "--epochs",
+    "2",
+    "--batch",
+    "200",
+    "--lr",
+    "0.05",
+    "--optimizer",
+    "adam",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of the command."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    options = ["--schedule", "cosine", "--milestones", "0.3", "0.6", "--validation", "0.1", "--threads", "1"]
+    assert main(["train", *SMALL, *options, "--out", str(folder)]) == 0
+    return folder
+
+
+def test_what_was_said_is_kept_with_the_run(run):
+    found = read_run(run)
+    expected = dict(epochs=2, batch=200, lr=0.05, optimizer="adam", schedule="cosine", milestones=(0.3, 0.6))
+    assert found.recipe == replace(Recipe(validation=0.1), **expected)
+    assert json.loads((run / "config.json").read_text())["threads"] == 1
+    assert found.state == "finished" and found.result["test_samples"] == 399
+    assert found.result["test_accuracy"] == load_checkpoint(run / "model.safetensors").metadata["test_accuracy"]
+
+
+def test_resuming_needs_the_folder_alone(run, answer, tmp_path):
+    """The second epoch again, with nothing repeated: the same network."""
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    for name in ("state.pt", "model.safetensors", "last.safetensors", "result.json"):
+        (folder / name).unlink()
+    trained = answer("train", "--resume", "--out", str(folder))
+    assert trained["test_accuracy"] == read_run(run).result["test_accuracy"]
+    one, other = (load_checkpoint(place / "last.safetensors").model.state_dict() for place in (run, folder))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("options", [SMALL, ["--epochs", "2"], ["--threads", "1"], ["--dataset", "digits"]], ids=str)
+def test_settings_that_agree_may_be_repeated(options, run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    assert main(["train", "--resume", *options, "--out", str(tmp_path / "run")]) == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--epochs", "3"],
+        ["--steps", "3"],
+        ["--leak", "0.5"],
+        ["--leak", "5"],
+        ["--threads", "2"],
+        ["--kind", "ann"],
+        ["--no-augment"],
+        ["--image-size", "20"],
+        ["--milestones", "0.3"],
+        ["--dataset", "mnist"],
+        ["--preset", "digits"],
+    ],
+    ids=str,
+)
+def test_settings_that_do_not_agree_are_refused(options, run, capsys):
+    assert main(["train", "--resume", *options, "--out", str(run)]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "holds a run with other settings than these" in said
+
+
+def test_a_path_in_a_run_is_read_only_when_it_is_repeated(run, capsys, tmp_path):
+    """A folder of images that a run names is data only when a person says so."""
+    for name in ("a", "b"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(6):
+            Image.new("L", (8, 8), 40 * number).save(tmp_path / "images" / name / f"{number}.png")
+    data, out = str(tmp_path / "images"), str(tmp_path / "run")
+    options = ["--layout", "C4 P F8", "--steps", "2", "--epochs", "1", "--batch", "4"]
+    assert main(["train", "--dataset", data, *options, "--out", out]) == 0
+    capsys.readouterr()
+    assert main(["train", "--resume", "--out", out]) == 2
+    assert "repeat it with --dataset" in capsys.readouterr().err
+    assert main(["train", "--resume", "--dataset", data, "--out", out]) == 0
+
+
+@pytest.mark.parametrize("threads", ["0", "-1", "5000"])
+def test_impossible_threads_are_told(threads, capsys, tmp_path):
+    assert main(["train", "--threads", threads, "--out", str(tmp_path / "run")]) == 2
+    assert "--threads must be from 1 to 1024" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_what_its_name_trains(name):
+    """Through the command line as through the table; and it fits its data set."""
+    preset = PRESETS[name]
+    arguments = parser().parse_args(["train", "--preset", name])
+    fill_from_preset(arguments)
+    data = entries()[preset.recipe.dataset]
+    assert wanted(arguments, data) == (preset.config, preset.recipe) and preset.name == name
+    assert (preset.config.in_shape, preset.config.classes) == (data.shape, len(data.classes))
+
+
+def test_the_preset_of_the_digits_is_the_bundled_networks_command():
+    """As engine/bundled/digits.md records it."""
+    text = (Path(bundled.__file__).parent / "digits.md").read_text()
+    command = next(line.strip() for line in text.splitlines() if line.strip().startswith("python -m engine train"))
+    arguments = parser().parse_args(shlex.split(command)[3:])
+    assert wanted(arguments, get("digits")) == (PRESETS["digits"].config, PRESETS["digits"].recipe)
+    recorded = load_checkpoint(bundled.path("digits"))
+    assert recorded.metadata["command"] == command and recorded.config == PRESETS["digits"].config
+
+
+def test_explicit_settings_win_over_the_preset():
+    arguments = parser().parse_args(["train", "--preset", "digits", "--epochs", "3", "--leak", "0.5", "--no-augment"])
+    fill_from_preset(arguments)
+    config, recipe = wanted(arguments, get("digits"))
+    assert config == replace(PRESETS["digits"].config, leak=0.5)
+    assert recipe == replace(PRESETS["digits"].recipe, epochs=3, augment=False)
+
+
+def test_presets_are_listed_and_unknown_ones_told(capsys):
+    assert main(["train", "--preset", "list"]) == 0
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == list(PRESETS)
+    assert main(["train", "--preset", "cifar11", "--out", "x"]) == 2
+    assert "preset 'cifar11' is not known; there is: digits, cifar10-vgg9" in capsys.readouterr().err
+
+
+def test_a_dry_run_estimates_without_the_data_and_writes_nothing(capsys, tmp_path, monkeypatch, answer):
+    monkeypatch.setenv("BNTT_DATA", str(tmp_path))
+    options = ["--dataset", "cifar10", "--layout", "C4 P F8", "--steps", "2", "--epochs", "3", "--dry-run"]
+    found = answer("train", *options)
+    assert found["seconds"] == pytest.approx(3 * found["seconds_epoch"]) and found["memory"] > 0
+    assert main(["train", *options]) == 0
+    said = capsys.readouterr().out
+    assert all(word in said for word in ("an epoch", "in all", "GiB of memory"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_log_shows_each_epoch(tmp_path, capsys):
