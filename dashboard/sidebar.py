@@ -32,11 +32,12 @@ def draw() -> None:
 
 
 def _model() -> str:
-    if "upload_choice" in st.session_state:  # set by the upload, before the box exists in this run
-        st.session_state["model"] = st.session_state.pop("upload_choice")
+    chosen = st.session_state.pop("upload_choice", None)  # by an upload or a page, before the box exists in this run
+    if chosen:
+        st.session_state["model"] = chosen
     names = models.names()
     asked = st.query_params.get("model")
-    if asked and asked not in names:
+    if asked and asked not in names and not chosen:  # else the URL still names what the choice replaces
         st.session_state["absent_model"] = asked  # the URL forgets it after this run
     absent = st.session_state.get("absent_model")
     if absent and absent not in names:

@@ -4,13 +4,17 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard import show
+from dashboard import gamma_history, show
+from dashboard.charts import axes, theme, training
 from dashboard.charts import gamma as charts
 from dashboard.session import current
+from engine import run_metrics
 from engine.analysis import gamma
+from engine.checkpoint import Checkpoint
+from engine.runs import TrainingError
 
 view = current()
-checkpoint = view.checkpoint
+history = gamma_history.of(view)
 SORTS = {
     "as stored": lambda table: np.arange(table.shape[1]),
     "by peak time": lambda table: np.lexsort((-table.max(0), table.argmax(0))),
@@ -19,7 +23,33 @@ SORTS = {
 }
 
 
-def by_layer() -> float:
+def at_epoch() -> tuple[Checkpoint, int | None]:
+    """The network with γ as it was after the epoch chosen, and that epoch; None where the run kept no history."""
+    if history is None:
+        return view.checkpoint, None
+    first, last = history.epochs[0], history.epochs[-1]
+    epoch = st.slider(
+        "Epoch",
+        first,
+        last,
+        history.own or last,
+        key=view.key("epoch"),
+        bind="query-params",
+        help="γ, μ and σ² as they were after this epoch of the training.",
+    )
+    told = f"Everything below is as it was after epoch {epoch} of {last}."
+    if history.own is not None:
+        own = "this one" if epoch == history.own else f"that of epoch {history.own}"
+        told += f" The network that the other pages run is {own}."
+    st.caption(told)
+    try:
+        return gamma_history.at(history, view.checkpoint, epoch), epoch
+    except TrainingError as error:
+        st.error(f"{error}.")
+        st.stop()
+
+
+def by_layer(checkpoint: Checkpoint, epoch: int | None) -> float:
     """Layer × timestep, with the threshold of the exit rule, which is returned."""
     left, right = st.columns([3, 2])
     quantity = left.pills(
@@ -43,25 +73,30 @@ def by_layer() -> float:
         help="The paper leaves at the first timestep where the channel mean of γ is below this in every layer.",
     )
     rule = gamma.exit_rule(checkpoint, threshold)
-    if rule is None:
-        st.markdown(f"Mean γ is never below **{threshold:g}** in every layer at once: the rule does not leave early.")
-    else:
-        st.markdown(
-            f"Mean γ is below **{threshold:g}** in every layer at **t = {rule}** of {view.steps}: the rule leaves there."
-        )
+    _rule_sentence(rule, threshold, epoch)
     means = gamma.layer_means(checkpoint, quantity)
     label = f"mean {gamma.QUANTITIES[quantity]}"
-    show.chart(
-        charts.layer_heatmap(means, label, threshold if quantity == "gamma" else None, exit_step=None, rule_step=rule),
-        means,
-        "gamma_layers",
-        f"{label} by layer and timestep.",
-    )
+    line = threshold if quantity == "gamma" else None
+    figure = charts.layer_heatmap(means, label, line, exit_step=None, rule_step=rule)
+    if history:
+        steady = gamma_history.span(history, checkpoint, quantity, None)
+        figure.update_traces(theme.colour_range(steady), selector={"type": "heatmap"})
+    show.chart(figure, means, "gamma_layers", f"{label} by layer and timestep.")
     return threshold
 
 
-def by_channel(threshold: float) -> None:
-    """One layer: channel × timestep and the spread at each timestep."""
+def _rule_sentence(rule: int | None, threshold: float, epoch: int | None) -> None:
+    when = "Mean γ" if epoch is None else f"At epoch {epoch}, mean γ"
+    if rule is None:
+        st.markdown(f"{when} is never below **{threshold:g}** in every layer at once: the rule does not leave early.")
+    else:
+        st.markdown(
+            f"{when} is below **{threshold:g}** in every layer at **t = {rule}** of {view.steps}: the rule leaves there."
+        )
+
+
+def by_channel(checkpoint: Checkpoint, threshold: float) -> str:
+    """One layer, which is returned: channel × timestep and the spread at each timestep."""
     layers = list(checkpoint.stacks)
     left, middle, right = st.columns([2, 3, 2])
     layer = left.selectbox("Layer", layers, key=view.key("layer"), bind="query-params")
@@ -75,25 +110,40 @@ def by_channel(threshold: float) -> None:
     order = right.selectbox("Channels in order", list(SORTS), index=1, key="sort", bind="query-params")
     table = gamma.values(checkpoint, layer, quantity)
     label = gamma.QUANTITIES[quantity]
+    spread, line = gamma.quantiles(table), threshold if quantity == "gamma" else None
+    channels = charts.channel_heatmap(table, SORTS[order](table), label, None)
+    distribution = charts.distribution(spread, label, line)
+    if history:
+        steady = gamma_history.span(history, checkpoint, quantity, layer)
+        channels.update_traces(theme.colour_range(steady))
+        distribution.update_yaxes(range=axes.value_range(steady, line))
     one, two = st.columns(2)
     with one:
         st.markdown(f"**{label} of every channel** · {table.shape[1]} channels, {order}")
-        show.chart(
-            charts.channel_heatmap(table, SORTS[order](table), label, None),
-            lambda: _long(table),
-            "gamma_channels",
-            f"{label} of every channel of {layer} against the timestep.",
-        )
+        said = f"{label} of every channel of {layer} against the timestep."
+        show.chart(channels, lambda: _long(table), "gamma_channels", said)
     with two:
         st.markdown(f"**How {label} is spread over the channels** · {layer}")
-        spread = gamma.quantiles(table)
-        line = threshold if quantity == "gamma" else None
-        show.chart(
-            charts.distribution(spread, label, line),
-            spread,
-            "gamma_spread",
-            f"Quantiles of {label} over the channels of {layer} at each timestep.",
-        )
+        said = f"Quantiles of {label} over the channels of {layer} at each timestep."
+        show.chart(distribution, spread, "gamma_spread", said)
+    return layer
+
+
+def growth(layer: str, threshold: float, epoch: int) -> None:
+    """Mean γ of one layer after each epoch, with the epoch chosen marked."""
+    table = run_metrics.mean_gamma(history.folder)
+    table = table[table["layer"] == layer].drop(columns="layer")
+    st.markdown(f"**Mean γ of {layer} after each epoch** · epoch {epoch} is marked")
+    figure = training.gamma_growth(table, "mean γ", history.epochs[-1], threshold)
+    figure.add_shape(
+        type="rect",
+        x0=0.5,
+        x1=view.steps + 0.5,
+        y0=epoch - 0.5,
+        y1=epoch + 0.5,
+        line=dict(color=theme.EXIT, width=2),
+    )
+    show.chart(figure, table, "gamma_growth", f"Mean γ of {layer} after each epoch, by timestep.")
 
 
 def _long(table: np.ndarray) -> pd.DataFrame:
@@ -110,13 +160,16 @@ show.heading(
 
 @st.fragment
 def explore() -> None:
-    """All of it in one fragment: the threshold is drawn in both parts."""
-    threshold = by_layer()
+    """All of it in one fragment: epoch and threshold are drawn in all parts."""
+    checkpoint, epoch = at_epoch()
+    threshold = by_layer(checkpoint, epoch)
     st.subheader("Inside a layer", anchor=False)
-    by_channel(threshold)
+    layer = by_channel(checkpoint, threshold)
+    if history:
+        growth(layer, threshold, epoch)
 
 
-if checkpoint.stacks:
+if view.checkpoint.stacks:
     explore()
 else:
     show.what_kind(view)

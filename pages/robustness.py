@@ -1,12 +1,10 @@
 """Accuracy under Gaussian noise and gradient attacks, and one sample seen closely."""
 
-import re
-
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard import show, work
+from dashboard import show, sweep_settings, work
 from dashboard.charts import robustness as charts
 from dashboard.charts import spikes as spike_charts
 from dashboard.session import current
@@ -15,89 +13,6 @@ from engine.analysis.robustness import ATTACKS, Attack
 from engine.jobs import Job
 
 view = current()
-
-
-def numbers(field: str, text: str, top: float) -> list[float]:
-    """Numbers from "2, 4, 8", sorted, each above 0 and at most `top`. Raises ValueError with one sentence."""
-    found = []
-    for part in filter(None, re.split(r"[,;\s]+", text)):
-        try:
-            found.append(float(part))
-        except ValueError:
-            raise ValueError(
-                f"{field}: “{part}” is not a number; separate numbers by commas, with a point for decimals"
-            ) from None
-        if not 0 < found[-1] <= top:
-            raise ValueError(f"{field}: {part} must be above 0 and at most {top:g} (decimals are written with a point)")
-    return sorted(set(found))
-
-
-def settings() -> tuple[list[Attack], int, int]:
-    """The sweep a person asks for: attacks (clean first), samples, seed. Raises ValueError with one sentence."""
-    kinds = st.pills(
-        "Disturb the image by",
-        list(ATTACKS),
-        default=list(ATTACKS)[:2],
-        selection_mode="multi",
-        format_func=ATTACKS.get,
-        key="attacks",
-        bind="query-params",
-        help="FGSM (fast gradient sign method) takes one step along the gradient's sign, PGD (projected gradient descent) several small ones; both see through the random coding.",
-    )
-    one, two, three, four, five, six = st.columns([3, 3, 2, 2, 2, 2])
-    sigmas = one.text_input(
-        "Gaussian σ",
-        "0.1, 0.2, 0.3, 0.4",
-        key="sigma",
-        bind="query-params",
-        disabled="gaussian" not in kinds,
-        help="Standard deviation of the noise; pixels run from 0 to 1.",
-    )
-    epsilons = two.text_input(
-        "ε in 1/255",
-        "2, 4, 8, 16",
-        key="epsilon",
-        bind="query-params",
-        disabled=not {"fgsm", "pgd"} & set(kinds),
-        help="Largest change of any pixel, in steps of 1/255.",
-    )
-    steps = three.number_input(
-        "PGD steps", 1, 200, 10, key="pgd_steps", bind="query-params", disabled="pgd" not in kinds
-    )
-    size = four.number_input(
-        "PGD step in 1/255",
-        0.0,
-        255.0,
-        0.0,
-        0.5,
-        key="pgd_size",
-        bind="query-params",
-        disabled="pgd" not in kinds,
-        help="0 chooses 2.5·ε/steps.",
-    )
-    samples = five.number_input(
-        "Samples",
-        1,
-        len(view.labels),
-        min(100, len(view.labels)),
-        50,
-        key="samples",
-        bind="query-params",
-        help=f"The first so many of {len(view.labels)} test samples.",
-    )
-    seed = six.number_input(
-        "Seed", 0, 10**6, 0, key="seed", bind="query-params", help="Of the noise, the attacks and the input spikes."
-    )
-    attacks = [Attack("gaussian", 0.0)]
-    if "gaussian" in kinds:
-        attacks += [Attack("gaussian", sigma) for sigma in numbers("Gaussian σ", sigmas, 10)]
-    for kind in ("fgsm", "pgd"):
-        if kind in kinds:
-            attacks += [
-                Attack(kind, eps / 255, steps, size / 255 or None) if kind == "pgd" else Attack(kind, eps / 255)
-                for eps in numbers("ε", epsilons, 255)
-            ]
-    return attacks, samples, seed
 
 
 def sweep(attacks: list[Attack], samples: int, seed: int) -> None:
@@ -270,7 +185,8 @@ if view.data.events:
     )
 show.what_kind(view, brief=True)
 try:
-    chosen, samples, seed = settings()
+    count = len(view.labels)
+    chosen, samples, seed = sweep_settings.settings(count, f"The first so many of {count} test samples.")
 except ValueError as error:
     st.error(str(error))
     st.stop()

@@ -1,7 +1,5 @@
 """The logic of every page under AppTest: its numbers are the engine's, and nothing a visitor does shows a traceback."""
 
-import base64
-import json
 import re
 import shutil
 from pathlib import Path
@@ -19,7 +17,7 @@ from engine.analysis.evaluation import evaluate_rows
 from engine.analysis.robustness import Attack, attack_rows
 from engine.datasets import fit, get
 from engine.jobs import OVER
-from tests.dashboard.apps import APP, WAIT, finished, healthy
+from tests.dashboard.apps import APP, WAIT, assert_drawn, finished, healthy, said
 from tests.engine.checkpoint_files import norm_stack, published_state, torch_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,31 +92,6 @@ def control(app, kind, name):
 
 def metrics(app) -> list[str]:
     return [metric.value for metric in app.metric]
-
-
-def said(app) -> str:
-    """All text of the page."""
-    return "\n".join(element.value for kind in ("markdown", "caption") for element in getattr(app.main, kind))
-
-
-def drawn(app, chart) -> list[np.ndarray]:
-    """Every array of numbers in a chart, traces in order."""
-    (found,) = (c for c in app.get("plotly_chart") if c.proto.id.endswith(f"chart_{chart}"))
-    arrays = []
-    for trace in json.loads(found.proto.spec)["data"]:
-        for value in trace.values():
-            if isinstance(value, dict) and "bdata" in value:
-                array = np.frombuffer(base64.b64decode(value["bdata"]), np.dtype(value["dtype"]))
-                shape = [int(n) for n in value.get("shape", str(array.size)).split(",")]
-                arrays.append(array.reshape(shape))
-            elif isinstance(value, list) and value and all(isinstance(v, (int, float)) for v in value):
-                arrays.append(np.array(value))
-    return arrays
-
-
-def assert_drawn(app, chart, expected):
-    expected = np.asarray(expected)
-    assert any(a.shape == expected.shape and np.allclose(a, expected, atol=1e-5) for a in drawn(app, chart)), chart
 
 
 def checkpoint_of(name, runs, **changes):

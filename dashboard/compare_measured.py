@@ -1,0 +1,228 @@
+"""What several runs do on test samples: accuracy at every exit step, and under noise and attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import pandas as pd
+import streamlit as st
+
+from engine.analysis import early_exit, evaluation, robustness
+from engine.analysis.robustness import ATTACKS, Attack
+from engine.checkpoint import Checkpoint
+from engine.datasets import DataError
+from engine.job import OVER, Job
+from engine.jobs import AGAIN
+from engine.question import question
+
+from . import data, navigation, session, show, sweep_settings, work
+from .charts import comparison
+from .session import View
+
+STRENGTHS = {"gaussian": "σ (pixels run from 0 to 1)", "fgsm": "ε in 1/255", "pgd": "ε in 1/255"}
+
+
+class Together:
+    """The jobs of several runs as the one that `work.live` shows: one bar, one Cancel."""
+
+    def __init__(self, title: str, jobs: Mapping[str, Job]):
+        self.title, self.jobs = title, jobs
+        self.key = " ".join(job.key for job in jobs.values())
+
+    @property
+    def state(self) -> str:
+        states = [job.state for job in self.jobs.values()]
+        order = ("running", "starting", "waiting", "failed", "cancelled", "interrupted", "done")
+        return min(states, key=order.index)
+
+    @property
+    def error(self) -> str:
+        return " ".join(f"{name}: {job.error}" for name, job in self.jobs.items() if job.error)
+
+    @property
+    def notes(self) -> list[str]:
+        return list(dict.fromkeys(note for job in self.jobs.values() for note in job.notes))
+
+    def share(self) -> float:
+        return sum(job.done for job in self.jobs.values()) / sum(job.total for job in self.jobs.values())
+
+    def seconds_left(self) -> float | None:
+        """They share the workers: the slowest tells."""
+        return max((left for job in self.jobs.values() if (left := job.seconds_left()) is not None), default=None)
+
+    def cancel(self) -> None:
+        for job in self.jobs.values():
+            job.cancel()
+
+
+def views(networks: Mapping[str, Checkpoint]) -> tuple[dict[str, View], list[str]]:
+    """Each network on the test samples of its own data, as many as its pages run; a sentence for each that cannot."""
+    found, told = {}, []
+    for name, checkpoint in networks.items():
+        entry, missing = data.known().get(checkpoint.dataset, (None, ""))
+        if entry is None:
+            told.append(
+                f"{name} was trained on {checkpoint.dataset or 'unknown data'}, which the dashboard does not know."
+            )
+            continue
+        try:
+            count = len(session.test_samples(entry, checkpoint.config).labels)
+        except DataError:
+            told.append(f"{name} needs {entry.title}, which is not here: {missing or 'it cannot be read'}.")
+            continue
+        usual = evaluation.affordable(checkpoint.config)
+        view = session.view(f"runs/{name}", checkpoint, entry, 0, usual if usual < count else None)
+        found[name] = view
+    return found, told
+
+
+def _asked(
+    key: str, label: str, title: str, submit: Mapping[str, Callable[[bool], Job | None]], said: str
+) -> dict[str, Job]:
+    """A button that starts what is not known yet, and the jobs there are. submit: start → job, by run."""
+    jobs = {name: one(False) for name, one in submit.items()}
+    lacking = [name for name, job in jobs.items() if job is None or job.state in AGAIN]
+    if lacking and st.session_state.get(key, False):
+        jobs |= {name: submit[name](True) for name in lacking}
+        lacking = []
+    running = any(job is not None and job.state not in OVER for job in jobs.values())
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button(label, key=key, type="primary", icon=":material/play_arrow:", disabled=running or not lacking)
+        if not lacking:
+            said = f"{title} …" if running else "Done for all of them, and kept for the next time."
+        elif len(lacking) < len(jobs):
+            said = f"Still to do: {', '.join(lacking)}. {said}"
+        st.caption(said, width="stretch")
+    return {name: job for name, job in jobs.items() if job is not None}
+
+
+# ------------------------------------------------------------------------------------------------------ early exit
+
+
+def exits(found: Mapping[str, View], kept: Mapping[str, int]) -> None:
+    """Accuracy at every exit step, and against energy."""
+    st.subheader("Early exit", anchor=False)
+    submit = {name: lambda start, view=view: _evaluation(view, start) for name, view in found.items()}
+    counts = sorted({len(view.labels) for view in found.values()})
+    said = f"Each network runs {' or '.join(f'{count:,}' for count in counts)} test samples of its data once."
+    jobs = _asked("measure_exits", "Measure on the test samples", "Measuring", submit, said)
+    if jobs:
+        work.live(Together("Running the test samples", jobs), lambda: _exit_results(found, jobs, kept), retry=False)
+
+
+def _evaluation(view: View, start: bool) -> Job | None:
+    """The job of work.evaluation_job; None if it never ran and `start` is False."""
+    parts = evaluation.evaluation_parts(view.checkpoint.config, len(view.labels))
+    asked = question(view.checkpoint, view.data, evaluation.evaluate_rows, precision="float32", seed=work.SEED)
+    title = f"Running {len(view.labels):,} test samples"
+    where = (navigation.current(), {name: st.query_params.get_all(name) for name in st.query_params})
+    known = work.jobs().find(asked.job_key(parts), title, parts, asked, where)
+    if not start:
+        return known
+    if known is not None:
+        work.jobs().forget(known.key)  # what failed or was cancelled is tried again
+    return work.evaluation_job(view)
+
+
+def _exit_results(found: Mapping[str, View], jobs: Mapping[str, Job], kept: Mapping[str, int]) -> None:
+    tables = [
+        early_exit.exit_table(found[name].checkpoint.config, done).assign(run=name)
+        for name, job in jobs.items()
+        if (done := work.joined(job)) is not None
+    ]
+    if not tables:
+        return
+    table = pd.concat(tables, ignore_index=True)
+    last = table.groupby("run", sort=False).tail(1)
+    left, right = st.columns([3, 2])
+    with left:
+        st.markdown("**Accuracy when leaving after t**, with 95 % intervals")
+        show.chart(comparison.exit_curves(table, kept), table, "run_exits", "Accuracy at each exit timestep, by run.")
+    with right:
+        st.markdown("**Accuracy at T against energy**")
+        figure = comparison.accuracy_energy(last[["run", "accuracy", "energy_nj"]], kept)
+        show.chart(figure, last, "run_energy", "Accuracy at T against the energy of a sample, by run.")
+    st.dataframe(
+        pd.DataFrame(
+            {
+                "Run": last["run"],
+                "T": last["step"],
+                "Accuracy at T": last["accuracy"].map(show.share),
+                "95 % interval": last["low"].map(show.share) + " to " + last["high"].map(show.share),
+                "Right": last["correct"].astype(str) + " of " + last["samples"].astype(str),
+                "Spikes a sample": last["spikes"].map(show.amount),
+                "Energy a sample": last["energy_nj"].map(show.energy),
+            }
+        ),
+        hide_index=True,
+        height="content",
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ robustness
+
+
+def robust(found: Mapping[str, View], kept: Mapping[str, int]) -> None:
+    """Accuracy under the same noise and attacks."""
+    st.subheader("Robustness", anchor=False)
+    available = min(len(view.labels) for view in found.values())
+    try:
+        attacks, samples, seed = sweep_settings.settings(
+            available, "The first so many test samples of each run's data."
+        )
+    except ValueError as error:
+        st.error(str(error))
+        return
+    if len(attacks) < 2:
+        st.markdown("Choose a disturbance and its strengths.")
+        return
+    submit = {
+        name: lambda start, view=view: work.sweep_job(view, attacks, samples, seed, start=start)
+        for name, view in found.items()
+    }
+    said = f"{len(attacks) - 1} strengths on {samples} samples, for each run."
+    jobs = _asked("measure_robustness", "Disturb them", "Disturbing", submit, said)
+    if jobs:
+        title = f"Disturbing {samples} test samples"
+        work.live(Together(title, jobs), lambda: _robust_results(found, jobs, attacks, samples, kept), retry=False)
+
+
+def _robust_results(
+    found: Mapping[str, View], jobs: Mapping[str, Job], attacks: Sequence[Attack], samples: int, kept: Mapping[str, int]
+) -> None:
+    tables = []
+    for name, job in jobs.items():
+        config = found[name].checkpoint.config
+        table = robustness.sweep_table(work.sweep_results(job, robustness.sweep_parts(config, attacks, samples)))
+        tables.append(table[table["step"] == config.steps].assign(run=name))
+    table = pd.concat(tables, ignore_index=True)
+    kinds = [kind for kind in ATTACKS if any(attack.kind == kind and attack.strength for attack in attacks)]
+    for column, kind in zip(st.columns(len(kinds)), kinds):
+        part = table[(table["attack"] == ATTACKS[kind]) | (table["strength"] == 0)]
+        scale = 1 if kind == "gaussian" else 255
+        part = part.assign(attack=ATTACKS[kind], strength=part["strength"].astype(float) * scale)
+        with column:
+            st.markdown(f"**{ATTACKS[kind]}**")
+            figure = comparison.robustness_curves(part, STRENGTHS[kind], kept)
+            show.chart(figure, part, f"run_{kind}", f"Accuracy under {ATTACKS[kind]}, by run.")
+    st.dataframe(
+        _accuracies(table, attacks), hide_index=True, height="content", column_config={"Disturbance": {"pinned": True}}
+    )
+
+
+def _accuracies(table: pd.DataFrame, attacks: Sequence[Attack]) -> pd.DataFrame:
+    """A row an attack, a column a run: accuracy at T with its 95 % interval."""
+    said = (
+        table["accuracy"].map(show.share)
+        + " ("
+        + table["low"].map(show.share)
+        + " to "
+        + table["high"].map(show.share)
+        + ")"
+    )
+    cells = {(row.run, row.attack, row.strength): text for row, text in zip(table.itertuples(), said)}
+    rows = []
+    for attack in attacks:
+        key = ATTACKS[attack.kind], attack.strength
+        rows.append({"Disturbance": attack.label} | {run: cells.get((run, *key), "") for run in table["run"].unique()})
+    return pd.DataFrame(rows)

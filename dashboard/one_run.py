@@ -1,0 +1,167 @@
+"""What can be done with one run: open, watch, rename, download, delete."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import streamlit as st
+
+from engine import run_library
+from engine.run_library import Run
+from engine.runs import TrainingError
+
+from . import models, navigation, run_choice, run_table, show
+
+LARGE = 500e6  # bytes, from which a download is worth a word
+WATCH = {"running": "Watch it train", "failed": "Look why, and resume it", "interrupted": "Resume it"}
+
+
+def draw(run: Run) -> None:
+    """Name, state, and everything that can be done with it."""
+    st.subheader(run.name, anchor=False)
+    st.markdown(_summary(run))
+    if run.state == "failed":
+        st.error(run.error)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        _open(run)
+        navigation.link("training", WATCH.get(run.state, "See its training"), {"run": [run.name]})
+        _rename(run)
+        _download(run)
+        _delete(run)
+    told = st.session_state.get("run_told")
+    if told and told[0] == run.name:
+        st.error(told[1])
+    with st.expander("Settings and command"):
+        if run.command:
+            st.code(run.command, language="bash", wrap_lines=True)
+        st.dataframe(
+            {"Setting": list(run_table.settings(run)), "Value": list(run_table.settings(run).values())},
+            hide_index=True,
+            height="content",
+        )
+
+
+def _summary(run: Run) -> str:
+    said = f"{run_table.state(run)} · {run.epochs_done} of {run.recipe.epochs} epochs"
+    accuracy = run_table.test_accuracy(run)
+    return said + (f" · **{show.share(accuracy)}** of the test samples right at T" if accuracy == accuracy else "")
+
+
+def _open(run: Run) -> None:
+    ready = (run.folder / "model.safetensors").exists()
+    said = (
+        "Choose its network in the sidebar and go to Overview."
+        if ready
+        else "It has no network before its first epoch."
+    )
+    if st.button("Open in the dashboard", type="primary", disabled=not ready, help=said, icon=":material/dashboard:"):
+        st.session_state["upload_choice"] = f"runs/{run.name}"
+        st.switch_page(navigation.pages()["overview"], query_params={})  # None would raise: this page has bound ones
+
+
+# ------------------------------------------------------------------------------------------------- another name
+
+
+def _rename(run: Run) -> None:
+    running = run.state == "running"
+    box = st.popover(
+        "Rename", icon=":material/edit:", disabled=running, help="It trains: stop it first." if running else None
+    )
+    with box, st.form(f"rename {run.name}", border=False):
+        st.text_input("New name", Path(run.name).name, max_chars=60, key=f"name {run.name}")
+        st.form_submit_button("Rename it", on_click=_renamed, args=[run.name])
+
+
+def _renamed(name: str) -> None:
+    """Give the run the name in the box; what shows the run follows it."""
+    st.session_state.pop("run_told", None)
+    new = st.session_state[f"name {name}"].strip()
+    if new == Path(name).name:
+        return
+    try:
+        new = run_library.rename_run(models.runs_folder(), name, new)
+    except TrainingError as error:
+        st.session_state["run_told"] = name, f"{str(error)[0].upper()}{str(error)[1:]}."
+        return
+    chosen = st.session_state.get(run_choice.KEY, [])
+    st.session_state[run_choice.KEY] = [new if other == name else other for other in chosen]
+    if st.session_state.get("model") == f"runs/{name}":
+        st.session_state["upload_choice"] = f"runs/{new}"
+    st.session_state["run_done"] = f"{name} is now {new}."
+
+
+# ---------------------------------------------------------------------------------------------------- to take away
+
+
+def _download(run: Run) -> None:
+    size = run_table.size(run.folder)
+    said = "The whole folder as a ZIP file, without what a training leaves half written."
+    if size > LARGE:
+        said += " It is large: the server packs it, and holds it in memory, when you click."
+    st.download_button(
+        f"Download ({_bytes(size)})",
+        lambda: _packed(run.folder),
+        f"{Path(run.name).name}.zip",
+        "application/zip",
+        key=f"download {run.name}",
+        icon=":material/download:",
+        on_click="ignore",
+        help=said,
+    )
+
+
+def _packed(folder: Path) -> bytes:
+    """The run as a ZIP file, which Streamlit keeps until it has been fetched."""
+    with tempfile.TemporaryDirectory() as place:
+        target = Path(place) / "run.zip"
+        run_library.archive_run(folder, target)
+        return target.read_bytes()
+
+
+def _bytes(size: float) -> str:
+    """With a fitting unit: "77.8 MB"."""
+    unit, factor = next((u, f) for u, f in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if size >= f or u == "kB")
+    return f"{size / factor:.3g} {unit}"
+
+
+# ----------------------------------------------------------------------------------------------------------- gone
+
+
+def _delete(run: Run) -> None:
+    running = run.state == "running"
+    said = "It trains: stop it first." if running else None
+    if st.button("Delete …", key=f"delete {run.name}", icon=":material/delete:", disabled=running, help=said):
+        st.session_state.pop("run_told", None)
+        _confirm(run)
+
+
+@st.dialog("Delete this run?")
+def _confirm(run: Run) -> None:
+    if run.name not in st.session_state.get(run_choice.KEY, []):  # it has just been deleted
+        st.rerun()
+    kept = "its network" if (run.folder / "model.safetensors").exists() else "its settings"
+    st.markdown(
+        f"**{run.name}** goes for good: {kept}, the metrics and γ of {run.epochs_done} epochs, "
+        f"{_bytes(run_table.size(run.folder))} in all. It cannot be brought back."
+    )
+    told = st.session_state.get("run_told")
+    if told and told[0] == run.name:
+        st.error(told[1])
+    with st.container(horizontal=True):
+        st.button("Delete it for good", type="primary", on_click=_deleted, args=[run.name], icon=":material/delete:")
+        if st.button("Keep it"):
+            st.rerun()
+
+
+def _deleted(name: str) -> None:
+    st.session_state.pop("run_told", None)
+    try:
+        run_library.delete_run(models.runs_folder(), name)
+    except TrainingError as error:
+        st.session_state["run_told"] = name, f"{str(error)[0].upper()}{str(error)[1:]}."
+        return
+    st.session_state[run_choice.KEY] = [other for other in st.session_state.get(run_choice.KEY, []) if other != name]
+    if st.session_state.get("model") == f"runs/{name}":
+        st.session_state["upload_choice"] = models.DEFAULT
+    st.session_state["run_done"] = f"{name} is deleted."
