@@ -80,7 +80,7 @@ def measure(
     with torch.random.fork_rng():
         model = build_model(config).to(device()).train()
         model.precision = recipe.precision
-        memory = _autograd_bytes(model, recipe, batch)
+        memory = _autograd_bytes(model, batch)
         optimizer = build_optimizer(model, recipe)
         tried, step = _measured_step(model, optimizer, recipe, batch, clock)
         judged = _seconds(lambda: _judge(model, tried), clock) / tried if held_out else 0.0
@@ -130,7 +130,7 @@ def _seconds(work: Callable[[], None], clock: Callable[[], float]) -> float:
     return clock() - began
 
 
-def _autograd_bytes(model: SpikingNetwork, recipe: Recipe, batch: int) -> int:
+def _autograd_bytes(model: SpikingNetwork, batch: int) -> int:
     """Bytes that autograd keeps of one batch for the backward pass, without the weights.
 
     They are a part that does not depend on the batch and one for each sample, so two small batches tell of any other.
