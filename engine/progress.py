@@ -33,6 +33,12 @@ class Progress:
     loss: float | None
     seconds_left: float | None
 
+    @property
+    def share(self) -> float:
+        """How much of all epochs is done, 0 … 1; an epoch is its training batches, what follows them is not counted."""
+        within = min(1.0, self.batch / max(1, self.batches)) if self.stage == "training" else 1.0
+        return min(1.0, (max(1, self.epoch) - 1 + within) / max(1, self.epochs))
+
 
 class ProgressFile:
     """Keeps `folder`/progress.json up to date, at most once a second.

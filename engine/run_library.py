@@ -98,6 +98,12 @@ def read_run(folder: Path, name: str = "") -> Run:
     )
 
 
+def progress_share(folder: Path) -> tuple[float, float | None] | None:
+    """(share of the epochs done, seconds left where that is known) of a run that is trained; None before it is told."""
+    known = read_progress(folder)
+    return None if known is None else (known.share, known.seconds_left)
+
+
 def _read(file: Path) -> dict:
     try:
         return read_table(file)
