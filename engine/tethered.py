@@ -14,7 +14,8 @@ NICE = 5
 
 
 def _end_with_the_starter() -> None:
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 1024):  # not sys.stdin.read: its lock would be held when Python ends
+        pass
     os._exit(1)  # at once, whatever is being computed: a run's folder is whole at any moment
 
 

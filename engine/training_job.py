@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -68,10 +69,10 @@ def _why(status: int, said: str, folder: str) -> str:
     told = [line for line in said.splitlines() if line.startswith(PREFIX)]
     if told:
         return told[-1].removeprefix(PREFIX)
-    if status < 0:
+    if status == -signal.SIGKILL:
         return (
             "The process that trained was killed, probably for want of memory; the last finished epoch is kept: resume "
             "it when there is more memory, or train with a smaller batch."
         )
     last = (said.strip().splitlines() or ["it said nothing"])[-1]
-    return f"The training in {folder} ended unexpectedly ({last})."
+    return f"The training in {folder} ended unexpectedly with status {status} ({last}); resume it to go on."

@@ -94,16 +94,16 @@ def test_it_ends_with_the_weights_of_a_run_in_a_terminal(begin, tmp_path):
 
 
 def test_a_stop_takes_effect_at_once_and_resuming_gives_the_same_weights(begin, tmp_path):
-    whole = begin("whole", 12)
+    whole = begin("whole", 8)
     assert whole.wait(WAIT) and whole.state == "done", whole.error
-    job = begin("run", 12)
+    job = begin("run", 8)
     until(lambda: epochs_done(tmp_path / "run") >= 2)
     (process,) = trainings(tmp_path / "run")
     job.cancel()
     process.wait(5)
     assert job.state == "cancelled" and trainings(tmp_path / "run") == []
     stopped = read_run(tmp_path / "run")
-    assert stopped.state == "interrupted" and 2 <= stopped.epochs_done < 12
+    assert stopped.state == "interrupted" and 2 <= stopped.epochs_done < 8
     again = begin("run")
     assert again is not job and again.wait(WAIT) and again.state == "done", again.error
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "run"))
@@ -130,7 +130,7 @@ def test_a_training_that_waits_can_be_cancelled(begin, tmp_path):
 
 
 def test_a_killed_worker_is_told_and_the_training_goes_on(begin, tmp_path):
-    job = begin("run", 40)
+    job = begin("run", 15)
     until(lambda: epochs_done(tmp_path / "run") >= 2)
     (process,) = trainings(tmp_path / "run")
     process.parent().kill()
@@ -142,7 +142,7 @@ def test_a_killed_worker_is_told_and_the_training_goes_on(begin, tmp_path):
 
 
 def test_a_killed_training_is_told_in_one_sentence_and_resumed(begin, tmp_path):
-    job = begin("run", 40)
+    job = begin("run", 15)
     until(lambda: epochs_done(tmp_path / "run") >= 1)
     (process,) = trainings(tmp_path / "run")
     process.kill()
