@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import show, work
 from engine import ModelConfig, build_model, bundled, load_checkpoint, save_checkpoint
-from engine import jobs as engine_jobs
+from engine import connection
 from engine.analysis import activity, early_exit, gamma, robustness
 from engine.analysis.evaluation import evaluate_rows
 from engine.analysis.robustness import Attack, attack_rows
@@ -557,7 +557,7 @@ def test_one_sample_closely(kind, runs):
 def test_workers_that_cannot_start_are_told(page, monkeypatch):
     """A cluster's address at which nobody answers: a sentence, at the first try and at later ones."""
     monkeypatch.setenv("BNTT_SCHEDULER", "tcp://127.0.0.1:9")
-    monkeypatch.setattr(engine_jobs, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.5)
     work.jobs().close()
     work.jobs.clear()
     try:
