@@ -194,6 +194,7 @@ def open_run(
     with held(folder), computing_on(threads):
         state = _prepared(folder)
         with failures_kept(folder):
+            write_text(folder / progress.PROGRESS_FILE, "{}")  # under way, and how far is not known yet
             yield OpenRun(folder, command or (state or {}).get("command", ""), state["epoch"] if state else 0, state)
 
 

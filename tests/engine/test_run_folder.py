@@ -117,6 +117,19 @@ def test_a_run_tells_its_stages_while_it_is_held(tmp_path, monkeypatch):
     assert not (folder / "progress.json").exists()
 
 
+def test_what_progress_said_before_a_run_was_killed_no_longer_counts(tmp_path):
+    """While the data is read nothing is known; and killed then, a run whose epochs are all done still has to be measured."""
+    folder = tmp_path / "run"
+    train(CONFIG, RECIPE, folder)
+    said = Progress("testing", 3, 3, 9, 10, 1.0, 5.0)
+    (folder / "progress.json").write_text(json.dumps(asdict(said)))
+    with pytest.raises(KeyboardInterrupt), open_run(folder, CONFIG, RECIPE, resume=True):
+        run = read_run(folder)
+        assert run.state == "running" and run.progress is None
+        raise KeyboardInterrupt
+    assert read_run(folder).state == "interrupted"
+
+
 # -------------------------------------------------------------------------------------- stopped, failed, resumed
 
 
