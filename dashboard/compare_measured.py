@@ -196,6 +196,8 @@ def _robust_results(
         table = robustness.sweep_table(work.sweep_results(job, robustness.sweep_parts(config, attacks, samples)))
         tables.append(table[table["step"] == config.steps].assign(run=name))
     table = pd.concat(tables, ignore_index=True)
+    if table.empty:
+        return
     kinds = [kind for kind in ATTACKS if any(attack.kind == kind and attack.strength for attack in attacks)]
     for column, kind in zip(st.columns(len(kinds)), kinds):
         part = table[(table["attack"] == ATTACKS[kind]) | (table["strength"] == 0)]
@@ -204,6 +206,8 @@ def _robust_results(
         with column:
             st.markdown(f"**{ATTACKS[kind]}**")
             figure = comparison.robustness_curves(part, STRENGTHS[kind], kept)
+            top = scale * max(attack.strength for attack in attacks if attack.kind == kind)
+            figure.update_xaxes(range=[-0.04 * top, 1.04 * top])  # stands still while points arrive
             show.chart(figure, part, f"run_{kind}", f"Accuracy under {ATTACKS[kind]}, by run.")
     st.dataframe(
         _accuracies(table, attacks), hide_index=True, height="content", column_config={"Disturbance": {"pinned": True}}

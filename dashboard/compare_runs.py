@@ -68,7 +68,7 @@ def curves(runs: list[Run], kept: Mapping[str, int]) -> None:
     st.subheader("Training", anchor=False)
     classes = {run.config.classes for run in runs}
     chance = 1 / classes.pop() if len(classes) == 1 else None
-    epochs = max(run.recipe.epochs for run in runs)
+    epochs = max(run.recipe.epochs if run.state == "running" else run.epochs_done for run in runs)
 
     @st.fragment(run_every=LOOK_SECONDS if any(run.state == "running" for run in runs) else None)
     def body() -> None:
@@ -132,13 +132,9 @@ def _pick(place, label: str, names: list[str], usual: int, key: str) -> str:
 def _unlike(first: str, a: Checkpoint, second: str, b: Checkpoint) -> list[str]:
     """Where two networks have no value to compare, in sentences."""
     said = []
-    if alone := [
-        f"{name} of {run}"
-        for run, own, other in ((first, a, b), (second, b, a))
-        for name in own.stacks
-        if name not in other.stacks
-    ]:
-        said.append(f"Only one of them has {', '.join(alone)}.")
+    for run, own, other in ((first, a, b), (second, b, a)):
+        if alone := [layer for layer in own.stacks if layer not in other.stacks]:
+            said.append(f"Only {run} has {', '.join(alone)}.")
     wider = [
         name for name in a.stacks if name in b.stacks and a.stacks[name].gamma.shape[1] != b.stacks[name].gamma.shape[1]
     ]

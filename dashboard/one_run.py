@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from engine import run_library
+from engine import run_library, run_metrics
 from engine.run_library import Run
 from engine.runs import TrainingError
 
@@ -20,9 +20,9 @@ WATCH = {"running": "Watch it train", "failed": "Look why, and resume it", "inte
 def draw(run: Run) -> None:
     """Name, state, and everything that can be done with it."""
     st.subheader(run.name, anchor=False)
-    st.markdown(_summary(run))
+    _summary(run)
     if run.state == "failed":
-        st.error(run.error)
+        st.error(f"It stopped: {run.error}.")
     with st.container(horizontal=True, vertical_alignment="center"):
         _open(run)
         navigation.link("training", WATCH.get(run.state, "See its training"), {"run": [run.name]})
@@ -42,10 +42,21 @@ def draw(run: Run) -> None:
         )
 
 
-def _summary(run: Run) -> str:
-    said = f"{run_table.state(run)} · {run.epochs_done} of {run.recipe.epochs} epochs"
-    accuracy = run_table.test_accuracy(run)
-    return said + (f" · **{show.share(accuracy)}** of the test samples right at T" if accuracy == accuracy else "")
+def _summary(run: Run) -> None:
+    """A line; of a run that trains it is kept up to date."""
+
+    @st.fragment(run_every=run_choice.LOOK_SECONDS if run.state == "running" else None)
+    def body() -> None:
+        try:
+            now = run_library.read_run(run.folder, run.name)
+        except TrainingError:  # it has just been deleted or renamed, which the list will notice
+            return
+        said = f"{run_table.state(now)} · {now.epochs_done} of {now.recipe.epochs} epochs"
+        accuracy = run_table.test_accuracy(now)
+        known = accuracy == accuracy
+        st.markdown(said + (f" · **{show.share(accuracy)}** of the test samples right at T" if known else ""))
+
+    body()
 
 
 def _open(run: Run) -> None:
@@ -82,7 +93,7 @@ def _renamed(name: str) -> None:
     try:
         new = run_library.rename_run(models.runs_folder(), name, new)
     except TrainingError as error:
-        st.session_state["run_told"] = name, f"{str(error)[0].upper()}{str(error)[1:]}."
+        st.session_state["run_told"] = name, f"{error}."
         return
     chosen = st.session_state.get(run_choice.KEY, [])
     st.session_state[run_choice.KEY] = [new if other == name else other for other in chosen]
@@ -140,11 +151,12 @@ def _delete(run: Run) -> None:
 def _confirm(run: Run) -> None:
     if run.name not in st.session_state.get(run_choice.KEY, []):  # it has just been deleted
         st.rerun()
-    kept = "its network" if (run.folder / "model.safetensors").exists() else "its settings"
-    st.markdown(
-        f"**{run.name}** goes for good: {kept}, the metrics and γ of {run.epochs_done} epochs, "
-        f"{_bytes(run_table.size(run.folder))} in all. It cannot be brought back."
-    )
+    lost = ["its settings", "its network"][: 1 + (run.folder / "model.safetensors").exists()]
+    if run.epochs_done:
+        history = "the metrics" + (" and γ" if run_metrics.gamma_epochs(run.folder) else "")
+        lost.append(f"{history} of {run.epochs_done} epochs")
+    size = _bytes(run_table.size(run.folder))
+    st.markdown(f"**{run.name}** goes for good: {', '.join(lost)}, {size} in all. It cannot be brought back.")
     told = st.session_state.get("run_told")
     if told and told[0] == run.name:
         st.error(told[1])
@@ -159,7 +171,7 @@ def _deleted(name: str) -> None:
     try:
         run_library.delete_run(models.runs_folder(), name)
     except TrainingError as error:
-        st.session_state["run_told"] = name, f"{str(error)[0].upper()}{str(error)[1:]}."
+        st.session_state["run_told"] = name, f"{error}."
         return
     st.session_state[run_choice.KEY] = [other for other in st.session_state.get(run_choice.KEY, []) if other != name]
     if st.session_state.get("model") == f"runs/{name}":

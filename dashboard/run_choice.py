@@ -55,12 +55,12 @@ def _forget_the_gone(names: list[str]) -> None:
 def _table(runs: list[Run], asked: str, chosen: list[str]) -> None:
     """The list; while one of them trains it looks again every two seconds."""
     read = [runs]  # already, by the run of the script that draws this first
-    before = [(run.name, run.state) for run in runs]
+    before = _page_depends_on(runs)
 
     @st.fragment(run_every=LOOK_SECONDS if any(run.state == "running" for run in runs) else None)
     def body() -> None:
         now = read.pop() if read else list_runs(models.runs_folder())
-        if [(run.name, run.state) for run in now] != before or st.session_state.get(KEY) != chosen:
+        if _page_depends_on(now) != before or st.session_state.get(KEY) != chosen:
             st.rerun()
         shown = run_table.matching(now, asked)
         if shown:
@@ -71,13 +71,19 @@ def _table(runs: list[Run], asked: str, chosen: list[str]) -> None:
     body()
 
 
+def _page_depends_on(runs: list[Run]) -> list[tuple]:
+    """What the rest of the page shows of the runs: it is drawn again when this changes."""
+    return [(run.name, run.state, run.epochs_done > 0) for run in runs]
+
+
 def _rows(shown: list[Run], chosen: list[str]) -> None:
     names = [run.name for run in shown]
     # what is ticked are places in the table, so another list is another table
     key = f"runs {hashlib.sha256(repr(names).encode()).hexdigest()[:12]}"
     ticked = [place for place, name in enumerate(names) if name in chosen]
     known = st.session_state.get(key)
-    if known is None or sorted(known["selection"]["rows"]) != ticked:
+    # new numbers in the table make the browser forget the ticks
+    if known is None or sorted(known["selection"]["rows"]) != ticked or any(run.state == "running" for run in shown):
         st.session_state[key] = {"selection": {"rows": ticked, "columns": [], "cells": []}}
     st.dataframe(
         run_table.overview(shown),

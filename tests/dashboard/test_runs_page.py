@@ -159,7 +159,7 @@ def test_one_run_opens_in_the_sidebar(runs):
     assert app.title[0].value == "Overview" and app.selectbox(key="model").value == "runs/first"
 
 
-@pytest.mark.parametrize("name, told", [("failed", "the loss was no number in epoch 1"), ("waiting", None)])
+@pytest.mark.parametrize("name, told", [("failed", "It stopped: the loss was no number in epoch 1."), ("waiting", None)])
 def test_a_run_without_a_network_cannot_be_opened(name, told, runs):
     app = choose(opened(), name)
     assert button(app, "Open in the dashboard").proto.disabled
