@@ -72,7 +72,10 @@ def views(networks: Mapping[str, Checkpoint]) -> tuple[dict[str, View], list[str
             continue
         usual = evaluation.affordable(checkpoint.config)
         view = session.view(f"runs/{name}", checkpoint, entry, 0, usual if usual < count else None)
-        found[name] = view
+        if view.missing:  # taken away at this moment
+            told.append(f"{name} needs {entry.title}, which is not here: {view.missing}.")
+        else:
+            found[name] = view
     return found, told
 
 
@@ -216,15 +219,14 @@ def _robust_results(
 
 def _accuracies(table: pd.DataFrame, attacks: Sequence[Attack]) -> pd.DataFrame:
     """A row an attack, a column a run: accuracy at T with its 95 % interval."""
-    said = (
-        table["accuracy"].map(show.share)
-        + " ("
-        + table["low"].map(show.share)
-        + " to "
-        + table["high"].map(show.share)
-        + ")"
-    )
-    cells = {(row.run, row.attack, row.strength): text for row, text in zip(table.itertuples(), said)}
+    cells = {
+        (
+            row.run,
+            row.attack,
+            row.strength,
+        ): f"{show.share(row.accuracy)} ({show.share(row.low)} to {show.share(row.high)})"
+        for row in table.itertuples()
+    }
     rows = []
     for attack in attacks:
         key = ATTACKS[attack.kind], attack.strength
