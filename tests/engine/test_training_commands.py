@@ -335,6 +335,16 @@ def test_the_preset_of_the_digits_is_the_bundled_networks_command():
     assert recorded.metadata["command"] == command and recorded.config == PRESETS["digits"].config
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_bundled_network_is_trained_again_from_its_recorded_command(answer, tmp_path):
+    """The same bits on a CPU of the same kind; on another one rounding differs, and with it some digits."""
+    recorded = load_checkpoint(bundled.path("digits")).metadata
+    arguments = shlex.split(recorded["command"])[3:]
+    arguments[arguments.index("--out") + 1] = str(tmp_path / "run")
+    assert abs(answer(*arguments)["test_correct"] - recorded["test_correct"]) <= 3
+
+
 def test_explicit_settings_win_over_the_preset():
     arguments = parser().parse_args(["train", "--preset", "digits", "--epochs", "3", "--leak", "0.5", "--no-augment"])
     fill_from_preset(arguments)
