@@ -13,9 +13,8 @@ from engine.checkpoint import Checkpoint
 from engine.datasets import DataError
 from engine.job import OVER, Job
 from engine.jobs import AGAIN
-from engine.question import question
 
-from . import data, navigation, session, show, sweep_settings, work
+from . import data, session, show, sweep_settings, work
 from .charts import comparison
 from .session import View
 
@@ -105,26 +104,12 @@ def _asked(
 def exits(found: Mapping[str, View], kept: Mapping[str, int]) -> None:
     """Accuracy at every exit step, and against energy."""
     st.subheader("Early exit", anchor=False)
-    submit = {name: lambda start, view=view: _evaluation(view, start) for name, view in found.items()}
+    submit = {name: lambda start, view=view: work.evaluation_job(view, start=start) for name, view in found.items()}
     counts = sorted({len(view.labels) for view in found.values()})
     said = f"Each network runs {' or '.join(f'{count:,}' for count in counts)} test samples of its data once."
     jobs = _asked("measure_exits", "Measure on the test samples", "Measuring", submit, said)
     if jobs:
         work.live(Together("Running the test samples", jobs), lambda: _exit_results(found, jobs, kept), retry=False)
-
-
-def _evaluation(view: View, start: bool) -> Job | None:
-    """The job of work.evaluation_job; None if it never ran and `start` is False."""
-    parts = evaluation.evaluation_parts(view.checkpoint.config, len(view.labels))
-    asked = question(view.checkpoint, view.data, evaluation.evaluate_rows, precision="float32", seed=work.SEED)
-    title = f"Running {len(view.labels):,} test samples"
-    where = (navigation.current(), {name: st.query_params.get_all(name) for name in st.query_params})
-    known = work.jobs().find(asked.job_key(parts), title, parts, asked, where)
-    if not start:
-        return known
-    if known is not None:
-        work.jobs().forget(known.key)  # what failed or was cancelled is tried again
-    return work.evaluation_job(view)
 
 
 def _exit_results(found: Mapping[str, View], jobs: Mapping[str, Job], kept: Mapping[str, int]) -> None:

@@ -20,6 +20,7 @@ from engine.analysis.robustness import Attack
 from engine.jobs import OVER, Job, JobError, Jobs
 from engine.recipe import Recipe
 from engine.snn import ModelConfig
+from engine.store import Record
 from engine.training_job import train_run
 
 from . import navigation
@@ -37,11 +38,11 @@ def jobs() -> Jobs:
     return queue
 
 
-def evaluation_job(view: View, precision: str = "float32") -> Job:
-    """The whole test split, once."""
+def evaluation_job(view: View, precision: str = "float32", start: bool | None = None) -> Job | None:
+    """The whole test split, once. start: as for _submit; None never comes back empty-handed."""
     parts = evaluation.evaluation_parts(view.checkpoint.config, len(view.labels))
     title = f"Running {len(view.labels):,} test samples"
-    return _submit(view, title, evaluation.evaluate_rows, parts, precision=precision, seed=SEED)
+    return _submit(view, title, evaluation.evaluate_rows, parts, start=start, precision=precision, seed=SEED)
 
 
 def sweep_job(view: View, attacks: Sequence[Attack], samples: int, seed: int, start: bool) -> Job | None:
@@ -78,6 +79,7 @@ def training_job(run: str, start: bool) -> Job | None:
             train_run,
             [(str(folder), str(datasets.folder()))],
             where=("training", {"run": [run]}),
+            noted=True,
             training=True,
             progress=lambda: run_library.progress_share(folder),
         )
@@ -135,7 +137,10 @@ def _submit(
             "std": view.checkpoint.std,
         }
     asked = question if kept else None
-    return _told(lambda: jobs().submit(key, title, function, parts, shared, question=asked, where=where))
+    # what a page asks for by itself it asks for again: only what a person started is worth a note on disk
+    return _told(
+        lambda: jobs().submit(key, title, function, parts, shared, question=asked, where=where, noted=start is True)
+    )
 
 
 def _told(submit: Callable[[], Job]) -> Job:
@@ -215,8 +220,9 @@ def duration(seconds: float) -> str:
 
 
 def panel() -> None:
-    """What runs on this server, whoever asked for it, and what an earlier server left unfinished."""
-    if _running() or jobs().interrupted():
+    """What runs on this server, whoever asked for it, and what somebody asked for and an earlier server left
+    unfinished."""
+    if _running() or _interrupted():
         _panel()
 
 
@@ -224,20 +230,24 @@ def _running() -> list[Job]:
     return [job for job in jobs().all() if job.state not in OVER and job.where[0]]
 
 
+def _interrupted() -> list[Record]:
+    return [record for record in jobs().interrupted() if record.page in navigation.pages()]
+
+
 @st.fragment(run_every=2.0)
 def _panel() -> None:
-    running, left = _running(), jobs().interrupted()
+    running, left = _running(), _interrupted()
     if running:
         st.markdown("**Running now**")
     for job in running:
         st.progress(job.share(), f"{job.title}: {how_far(job)}")
-        with st.container(horizontal=True):
-            navigation.link(job.where[0], "Look", job.where[1])
+        with st.container(horizontal=True, vertical_alignment="center"):
+            navigation.link(job.where[0], "Open", job.where[1])
             st.button("Cancel", key=f"cancel here {job.key}", on_click=job.cancel, type="tertiary")
     if left:
         st.markdown("**Interrupted**", help="The server stopped while this ran. What had been computed is kept.")
     for record in left:
-        st.caption(f"{record.title}: {100 * record.done / max(1, record.total):.0f} %")
-        with st.container(horizontal=True):
-            navigation.link(record.page, "Look", record.query)
+        st.caption(f"{record.title}: {100 * record.done / max(1, record.total):.0f} % done")
+        with st.container(horizontal=True, vertical_alignment="center"):
+            navigation.link(record.page, "Open, to resume", record.query)
             st.button("Forget", key=f"forget {record.key}", on_click=jobs().forget, args=[record.key], type="tertiary")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 OVER = ("done", "cancelled", "failed", "interrupted")
 Progress = Callable[[], "tuple[float, float | None] | None"]
@@ -27,7 +27,7 @@ class Job:
         title: str,
         total: int,
         *,
-        where: tuple[str, Mapping[str, str]] = ("", {}),
+        where: tuple[str, Mapping[str, Sequence[str]]] = ("", {}),
         progress: Progress | None = None,
     ):
         self.key, self.title, self.total, self.where = key, title, total, where
@@ -67,7 +67,7 @@ class Job:
 
     def share(self) -> float:
         """How much of it is done, 0 … 1."""
-        if self._state == "running" and self._progress and (known := self._progress()):
+        if self._state != "done" and self._progress and (known := self._progress()):
             return known[0]
         return self.done / self.total if self.total else 1.0
 

@@ -41,6 +41,7 @@ class _Work:
     parts: list[tuple]
     shared: dict[str, object]
     question: Question | None
+    noted: bool
     training: bool
     recalled: threading.Event = field(default_factory=threading.Event)
 
@@ -79,7 +80,8 @@ class Jobs:
         shared: Mapping[str, object] | None = None,
         *,
         question: Question | None = None,
-        where: tuple[str, Mapping[str, str]] = ("", {}),
+        where: tuple[str, Mapping[str, Sequence[str]]] = ("", {}),
+        noted: bool = False,
         training: bool = False,
         progress: Progress | None = None,
     ) -> Job:
@@ -89,8 +91,8 @@ class Jobs:
         key: hash of everything the results depend on; while a job with this key is there, and has not failed, been
         cancelled or interrupted, that one is returned. shared: large values, such as a model or images, which travel
         once a job and not once a part; the function must not change them, and nor may the caller before the job has
-        begun. question: what the parts answer, so that their results are kept. where, progress: see Job. training: as
-        many of these run at once as there are GPUs, or one; the others wait. Raises JobError when the workers could
+        begun. question: what the parts answer, so that their results are kept. where, progress: see Job. noted: note on
+        disk how far it is, so that a later server can offer to go on. training: as many of these run at once as there are GPUs, or one; the others wait. Raises JobError when the workers could
         not be started.
         """
         with self._lock:
@@ -98,14 +100,19 @@ class Jobs:
             if job is None or job.state in AGAIN:
                 self._connection.tell_failure()
                 job = Job(key, title, len(parts), where=where, progress=progress)
-                work = _Work(job, function, list(parts), dict(shared or {}), question, training)
+                work = _Work(job, function, list(parts), dict(shared or {}), question, noted, training)
                 threading.Thread(target=self._run, args=[work], name=f"job {title}", daemon=True).start()
                 work.recalled.wait(RECALL_SECONDS)
             self._keep(job)
             return job
 
     def find(
-        self, key: str, title: str, parts: Sequence[tuple], question: Question, where: tuple[str, Mapping[str, str]]
+        self,
+        key: str,
+        title: str,
+        parts: Sequence[tuple],
+        question: Question,
+        where: tuple[str, Mapping[str, Sequence[str]]],
     ) -> Job | None:
         """The job of this key without computing anything: one of this server, one whose every result is on disk, or one
         that a server which has ended left unfinished, as "interrupted"; else None."""
@@ -179,7 +186,7 @@ class Jobs:
             left = self._recall(work)
             work.recalled.set()
             if left:
-                self._note(job)
+                self._note(work)
                 self._follow(work, left)
             else:
                 job._end("done")
@@ -187,7 +194,7 @@ class Jobs:
             job._end("failed", sentence(error))
         finally:
             work.recalled.set()
-            self._note(job)
+            self._note(work)
         with self._lock:
             over = [key for key, kept in self._jobs.items() if kept.state in OVER]
             for key in over[:-KEPT]:
@@ -227,7 +234,7 @@ class Jobs:
                         else:
                             job._end("failed", "The workers went away while this ran: start it again.")
                     if time.monotonic() - checked > CHECK_SECONDS:
-                        workers, checked = self._check(job, workers), time.monotonic()
+                        workers, checked = self._check(work, workers), time.monotonic()
             finally:
                 client.cancel(futures)
 
@@ -252,15 +259,15 @@ class Jobs:
             self._store.put(work.question.key(work.parts[index]), work.question, work.parts[index], result)
         work.job._finish(index, result)
 
-    def _check(self, job: Job, before: set[str]) -> set[str]:
+    def _check(self, work: _Work, before: set[str]) -> set[str]:
         """Say which workers were lost, and keep on disk how far the job is; the workers there are."""
         now = self._connection.workers()
         if before - now:
-            job.note(LOST)
-        self._note(job)
+            work.job.note(LOST)
+        self._note(work)
         return now
 
-    def _note(self, job: Job) -> None:
+    def _note(self, work: _Work) -> None:
         """Keep on disk what the job is and how far, for a server that comes after this one."""
-        if self._store is not None and job.where[0]:
-            self._store.record(job)
+        if self._store is not None and work.noted:
+            self._store.record(work.job)

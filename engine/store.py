@@ -97,9 +97,10 @@ class Store:
         self._file.write(lambda sql: sql.execute("DELETE FROM results"))
 
     def record(self, job: Job) -> None:
-        """Note how far a job of this process is."""
+        """Note how far a job of this process is: by its parts, or where it is one long part in percent."""
         page, query = job.where
-        progress = (job.key, job.title, job.state, job.done, job.total)
+        done, total = (job.done, job.total) if job.total > 1 else (round(100 * job.share()), 100)
+        progress = (job.key, job.title, job.state, done, total)
         row = (*progress, page, json.dumps(dict(query)), owner(), job.submitted, time.time())
 
         def note(sql: sqlite3.Connection) -> None:

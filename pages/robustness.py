@@ -10,7 +10,7 @@ from dashboard.charts import spikes as spike_charts
 from dashboard.session import current
 from engine.analysis import robustness
 from engine.analysis.robustness import ATTACKS, Attack
-from engine.jobs import Job
+from engine.jobs import AGAIN, Job
 
 view = current()
 
@@ -36,10 +36,10 @@ def _asked_sweep(attacks: list[Attack], samples: int, seed: int) -> Job | None:
         said += ". Points appear as they are computed; you can look at other pages meanwhile."
     elif job.state == "done":
         said = f"Done for these settings, on {samples} samples. Change any of them to run again."
-    again = job is not None and job.state in ("cancelled", "failed")
+    again = job is not None and job.state in AGAIN
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
-            "Run again" if again else "Run",
+            "Run" if not again else "Run again" if job.state == "failed" else "Resume",
             key="run_sweep",
             type="primary",
             icon=":material/play_arrow:",

@@ -203,7 +203,7 @@ def test_a_sweep_can_be_cancelled(visit, url):
     sweep.get_by_role("button", name="Run", exact=True).click()
     sweep.get_by_role("button", name="Cancel").click()
     sweep.get_by_text("Cancelled.").wait_for()
-    sweep.get_by_role("button", name="Run again").wait_for()
+    sweep.get_by_role("button", name="Resume").wait_for()
     go(page, "Gamma")
     main(page).locator(".js-plotly-plot").first.wait_for()
 

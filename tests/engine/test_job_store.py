@@ -70,7 +70,7 @@ def fresh(cluster, tmp_path):
 def submit(jobs, asked, tmp_path, count):
     parts = [(x,) for x in range(count)]
     shared = {"folder": str(tmp_path), "offset": 1}
-    return jobs.submit(asked.job_key(parts), "Counted", counted, parts, shared, question=asked, where=WHERE)
+    return jobs.submit(asked.job_key(parts), "Counted", counted, parts, shared, question=asked, where=WHERE, noted=True)
 
 
 def test_a_known_answer_needs_no_workers(fresh, asked, tmp_path):
