@@ -51,12 +51,13 @@ def draw() -> None:
         data.offer(start.data, start.missing)
 
 
-def command(config: ModelConfig, recipe: Recipe, name: str) -> str:
-    """What a person would type in the project's folder to train this without the app."""
+def command(config: ModelConfig, recipe: Recipe, name: str, threads: int | None = None) -> str:
+    """What a person would type in the project's folder to train this without the app, and on so many threads."""
     out, sets = models.runs_folder() / name, datasets.folder()
     if out.is_relative_to(bootstrap.ROOT):
         out = out.relative_to(bootstrap.ROOT)
-    return train_command(config, recipe, out, None if sets == bootstrap.ROOT / ".data" else sets)
+    usual = sets == bootstrap.ROOT / ".data"
+    return train_command(config, recipe, out, data=None if usual else sets, threads=threads)
 
 
 def _name(start: Start, place) -> str:
@@ -91,7 +92,8 @@ def _about(start: Start, config: ModelConfig | None, recipe: Recipe) -> str:
 
 def _begin(name: str, config: ModelConfig, recipe: Recipe) -> None:
     """Make the folder of the run, and let the run of the script that follows start it and show it."""
-    said, threads = command(config, recipe, name), torch.get_num_threads()
+    threads = torch.get_num_threads()
+    said = command(config, recipe, name, threads)
     try:
         create_run(models.runs_folder() / name, config, recipe, command=said, threads=threads)
     except TrainingError as error:

@@ -51,41 +51,14 @@ def recipe(knobs: Knobs, first: dict, sight: list, more: list) -> dict:
 
     sight: five places for the settings that matter most; more: ten for the rest.
     """
-    share = None if first["validation"] is None else round(100 * first["validation"], 6)
-    schedule = knobs.select(
-        more[1],
-        "schedule",
-        "Learning rate falls",
-        SCHEDULES,
-        first["schedule"],
-        "a tenth at milestones: as in the paper. cosine: slowly at first and at the end, to 0 after the last epoch.",
-        titles=SCHEDULE_TITLES,
-    )
     return {
         "dataset": first["dataset"],
         "epochs": knobs.number(sight[0], "epochs", EPOCHS, first["epochs"]),
         "batch": knobs.number(sight[1], "batch", BATCH, first["batch"]),
         "lr": knobs.number(sight[2], "lr", RATE, first["lr"]),
-        "validation": round(knobs.number(sight[3], "validation", VALIDATION, share) / 100, 8),
+        "validation": _share(knobs.number(sight[3], "validation", VALIDATION, round(100 * first["validation"], 6))),
         "seed": knobs.number(sight[4], "init", SEED, first["seed"]),
-        "optimizer": knobs.select(
-            more[0],
-            "optimiser",
-            "Optimiser",
-            OPTIMIZERS,
-            first["optimizer"],
-            "SGD with momentum is the paper's. Adam and AdamW want a much smaller learning rate, such as 0.001.",
-            titles=OPTIMIZER_TITLES,
-        ),
-        "schedule": schedule,
-        "milestones": knobs.text(
-            more[2],
-            "milestones",
-            "Milestones (% of epochs)",
-            ", ".join(f"{100 * share:.6g}" for share in first["milestones"]),
-            "After these shares of the epochs the learning rate falls to a tenth.",
-            off=schedule != "steps",
-        ),
+        **_descent(knobs, first, more[:3]),
         "momentum": knobs.number(more[3], "momentum", MOMENTUM, first["momentum"]),
         "weight_decay": knobs.number(more[4], "decay", DECAY, first["weight_decay"]),
         "gamma_decay": knobs.number(more[5], "gamma_decay", GAMMA_DECAY, first["gamma_decay"]),
@@ -109,12 +82,42 @@ def recipe(knobs: Knobs, first: dict, sight: list, more: list) -> dict:
     }
 
 
+def _descent(knobs: Knobs, first: dict, places: list) -> dict:
+    """Optimiser and schedule; milestones as usual where the schedule has none."""
+    optimizer = knobs.select(
+        places[0],
+        "optimiser",
+        "Optimiser",
+        OPTIMIZERS,
+        first["optimizer"],
+        "SGD with momentum is the paper's. Adam and AdamW want a much smaller learning rate, such as 0.001.",
+        titles=OPTIMIZER_TITLES,
+    )
+    schedule = knobs.select(
+        places[1],
+        "schedule",
+        "Learning rate falls",
+        SCHEDULES,
+        first["schedule"],
+        "a tenth at milestones: as in the paper. cosine: slowly at first and at the end, to 0 after the last epoch.",
+        titles=SCHEDULE_TITLES,
+    )
+    usual, steps = ", ".join(f"{100 * share:.6g}" for share in first["milestones"]), schedule == "steps"
+    about = "After these shares of the epochs the learning rate falls to a tenth."
+    written = knobs.text(places[2], "milestones", "Milestones (% of epochs)", usual, about, off=not steps)
+    return {"optimizer": optimizer, "schedule": schedule, "milestones": written if steps else usual}
+
+
+def _share(percent: float) -> float:
+    return round(percent / 100, 8)
+
+
 def milestones(text: str) -> tuple[float, ...]:
     """Shares of the epochs from percentages such as "50, 70, 90", at least one. Raises ValueError with one sentence."""
     shares: list[float] = []
     for part in filter(None, re.split(r"[,;\s]+", text)):
         try:
-            shares.append(round(float(part) / 100, 8))
+            shares.append(_share(float(part)))
         except ValueError:
             raise ValueError(f"milestones are percentages such as 50, 70, 90; “{part}” is not a number") from None
     if not shares:

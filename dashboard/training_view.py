@@ -162,8 +162,14 @@ def controls(run: Run, places) -> State:
         args=[run.name, True],
         help="Goes on after the last finished epoch, as if it had never been stopped.",
     )
-    there = _has_network(run)
-    if leave.button(
+    there = (run.folder / "model.safetensors").is_file()
+    _open(run, leave, there)
+    _follow(run, state, there)
+    return state
+
+
+def _open(run: Run, place, there: bool) -> None:
+    if place.button(
         "Open in the dashboard",
         key="open_run",
         icon=":material/dashboard:",
@@ -173,17 +179,11 @@ def controls(run: Run, places) -> State:
     ):
         st.session_state["upload_choice"] = f"runs/{run.name}"
         st.switch_page(navigation.pages()["overview"])
-    _follow(run, state, there)
-    return state
 
 
 def _stop(name: str, job: Job) -> None:
     st.session_state[_STOPPING] = name
     job.cancel()
-
-
-def _has_network(run: Run) -> bool:
-    return (run.folder / "model.safetensors").is_file()
 
 
 def _follow(run: Run, shown: State, there: bool) -> None:
@@ -202,7 +202,9 @@ def _follow(run: Run, shown: State, there: bool) -> None:
         st.progress(state.share, state.said)
         if state.error:
             st.error(f"{state.error[0].upper()}{state.error[1:].rstrip('.')}.")
-        st.session_state[mark] = shown.live and (state.changed(shown) or there != _has_network(run))
+        st.session_state[mark] = shown.live and (
+            state.changed(shown) or there != (run.folder / "model.safetensors").is_file()
+        )
 
     body()
 

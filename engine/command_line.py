@@ -21,11 +21,18 @@ RECIPE = (
 )
 
 
-def train_command(config: ModelConfig, recipe: Recipe, out: str | Path, data: str | Path | None = None) -> str:
+def train_command(
+    config: ModelConfig,
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    data: str | Path | None = None,
+    threads: int | None = None,
+) -> str:
     """`python -m engine train …` for a shell, without the options that go without saying.
 
-    out: folder of the run. data: folder of the data sets, None for the usual one. Where the data set is not known here,
-    every option is named.
+    out: folder of the run. data: folder of the data sets, None for the usual one. threads: on which rounding depends,
+    None for torch's own number. Where the data set is not known here, every option is named.
     """
     if not recipe.milestones:  # without any, the learning rate is constant
         recipe = replace(recipe, schedule="constant", milestones=Recipe.milestones)
@@ -34,8 +41,9 @@ def train_command(config: ModelConfig, recipe: Recipe, out: str | Path, data: st
         options = _needed(options, (config, recipe), datasets.get(recipe.dataset, paths=True))
     except (ValueError, DataError):
         pass
-    places = {"--out": [str(out)]} | ({} if data is None else {"--data": [str(data)]})
-    return "python -m engine " + shlex.join(_words(options | places))
+    also = {"--threads": threads, "--out": out, "--data": data}
+    options |= {name: [str(value)] for name, value in also.items() if value is not None}
+    return "python -m engine " + shlex.join(_words(options))
 
 
 def _options(config: ModelConfig, recipe: Recipe) -> dict[str, list[str]]:

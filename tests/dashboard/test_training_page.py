@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 from streamlit.testing.v1 import AppTest
 
@@ -227,6 +228,14 @@ def test_what_makes_no_training_is_one_sentence(key, value, sentence, runs):
     assert all(error.value.count("\n") == 0 and error.value.endswith(".") for error in app.main.error)
 
 
+def test_milestones_do_not_matter_to_other_schedules(runs):
+    app = form(milestones_digits="abc")
+    assert button(app, "Start").disabled
+    widget(app, "schedule_digits").select("cosine").run()
+    assert not healthy(app).main.error and not button(app, "Start").disabled
+    assert widget(app, "milestones_digits").disabled
+
+
 def test_norm_of_time_does_not_suit_an_ordinary_network(runs):
     app = form()
     widget(app, "kind_digits").select("ann").run()
@@ -278,6 +287,7 @@ def test_start_trains_what_the_form_says(runs):
     assert [button(app, label).disabled for label in ("Stop", "Resume", "Open in the dashboard")] == [True, True, False]
     assert [code.value for code in app.main.code] == [run.command]
     assert "--layout 'C4 P F8' --steps 3 --epochs 2 --batch 200" in run.command
+    assert f"--threads {torch.get_num_threads()}" in run.command
     button(app, "Open in the dashboard").click().run()
     assert app.title[0].value == "Overview" and app.selectbox(key="model").value == "runs/digits-1"
 

@@ -50,10 +50,11 @@ def test_presets(name):
 )
 def test_networks(change):
     config = replace(DIGITS.config, **change)
-    command = train_command(config, DIGITS.recipe, "a folder/with 'quotes'", "data of $HOME")
+    command = train_command(config, DIGITS.recipe, "a folder/with 'quotes'", data="data of $HOME", threads=3)
     arguments, found = read_back(command, "digits")
     assert found == (config, DIGITS.recipe)
-    assert (arguments.out, arguments.data) == ("a folder/with 'quotes'", "data of $HOME")
+    told = arguments.out, arguments.data, arguments.threads
+    assert told == ("a folder/with 'quotes'", "data of $HOME", 3)
 
 
 shares = st.floats(0.01, 0.99)
