@@ -19,6 +19,7 @@ from engine.analysis.evaluation import Evaluation
 from engine.analysis.robustness import Attack
 from engine.jobs import OVER, Job, JobError, Jobs
 from engine.recipe import Recipe
+from engine.runs import TrainingError
 from engine.snn import ModelConfig
 from engine.store import Record
 from engine.training_job import train_run
@@ -95,7 +96,7 @@ def cost_job(config: ModelConfig, recipe: Recipe, samples: int) -> Job:
 
 
 def joined(job: Job) -> Evaluation | None:
-    """The finished parts of an evaluation job up to the first gap, so that positions are rows; None before the first."""
+    """The finished parts of an evaluation job up to the first gap, where positions are rows; None before the first."""
     parts = list(takewhile(lambda result: result is not None, job.results))
     return evaluation.join(parts) if parts else None
 
@@ -205,7 +206,7 @@ def progress(job: Job, key: str = "") -> None:
 def how_far(job: Job) -> str:
     """In words: "40 %, about 12 s left"."""
     if job.state in ("starting", "waiting"):
-        return "starting the workers …" if job.state == "starting" else "waiting for the training before it …"
+        return "starting the workers …" if job.state == "starting" else "waiting for another training …"
     left = job.seconds_left()
     return f"{100 * job.share():.0f} %" + ("" if left is None else f", {duration(left)}")
 
@@ -223,7 +224,7 @@ def panel() -> None:
     """What runs on this server, whoever asked for it, and what somebody asked for and an earlier server left
     unfinished."""
     if _running() or _interrupted():
-        _panel()
+        st.fragment(_list, run_every=2.0 if _running() else None)()
 
 
 def _running() -> list[Job]:
@@ -231,16 +232,28 @@ def _running() -> list[Job]:
 
 
 def _interrupted() -> list[Record]:
-    return [record for record in jobs().interrupted() if record.page in navigation.pages()]
+    return [record for record in jobs().interrupted() if record.page in navigation.pages() and _can_go_on(record)]
 
 
-@st.fragment(run_every=2.0)
-def _panel() -> None:
+def _can_go_on(record: Record) -> bool:
+    """Of a training, whether its run is still there and unfinished."""
+    if record.page != "training":
+        return True
+    name = (record.query.get("run") or [""])[0]
+    try:
+        return run_library.read_run(runs_folder() / name).state in ("interrupted", "failed")
+    except TrainingError:
+        return False
+
+
+def _list() -> None:
     running, left = _running(), _interrupted()
     if running:
         st.markdown("**Running now**")
     for job in running:
         st.progress(job.share(), f"{job.title}: {how_far(job)}")
+        for note in job.notes:
+            st.caption(note)
         with st.container(horizontal=True, vertical_alignment="center"):
             navigation.link(job.where[0], "Open", job.where[1])
             st.button("Cancel", key=f"cancel here {job.key}", on_click=job.cancel, type="tertiary")

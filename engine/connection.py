@@ -92,7 +92,8 @@ class Connection:
 
 
 def submit_parts(client, function: Callable, parts: list[tuple], shared: dict[str, object], *, computing: bool) -> list:
-    """One future a part, of the pickled result. computing: whether the parts need a GPU where there is one.
+    """One future a part, of the pickled (engine version of the worker, result). computing: whether the parts need a GPU
+    where there is one, and its engine decides what comes out.
 
     We pickle both ways, so that Dask neither looks into arguments nor hashes them, and so that a result that cannot
     be read fails the job instead of Dask's event loop.
@@ -100,13 +101,19 @@ def submit_parts(client, function: Callable, parts: list[tuple], shared: dict[st
     from cloudpickle import dumps, loads
 
     def run(payload, common):  # nested: sent by value, so that the scheduler need not import torch
-        from contextlib import nullcontext
+        function, part = loads(payload)
+        if not computing:
+            return dumps((None, function(*part, **common)))
+        from distributed import get_worker
 
         from engine.device import exclusive
+        from engine.question import engine_version
+        from engine.training_job import stop_if_cancelled
 
-        function, part = loads(payload)
-        with exclusive() if computing else nullcontext():
-            return dumps(function(*part, **common))
+        worker = get_worker()
+        task = worker.get_current_task()
+        with exclusive(lambda: stop_if_cancelled(worker, task)):
+            return dumps((engine_version(), function(*part, **common)))
 
     # A task and not a scattered value: when a worker dies with it, Dask makes it again from the pickle. And one task
     # for all values: parts that need five or more would all go to the workers at once, ahead of any job after this one.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -27,11 +27,12 @@ def gpu_count() -> int:
 
 
 @contextmanager
-def exclusive() -> Iterator[None]:
+def exclusive(waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Have one GPU to oneself for the length of the block, waiting for one to be free; on a CPU nothing.
 
-    All of this project's processes on a machine keep to it, whoever started them: a lock on a file stands for each GPU,
-    and the operating system lets go of it when the process dies. Under torchrun each process takes the GPU of its rank.
+    waiting: called again and again meanwhile; what it raises ends the wait. All of this project's processes on a
+    machine keep to it, the app's workers and the command line: a lock on a file stands for each GPU, and the operating
+    system lets go of it when the process dies. Under torchrun each process takes the GPU of its rank.
     """
     if device().type != "cuda":
         yield
@@ -53,6 +54,7 @@ def exclusive() -> Iterator[None]:
             finally:
                 lock.release()
             return
+        waiting()
         time.sleep(POLL_SECONDS)
 
 

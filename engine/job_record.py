@@ -45,9 +45,9 @@ def owner() -> str:
 
 
 def owner_alive(record: Record) -> bool:
-    """Whether the process that runs this job is still there; of another machine, whether it wrote in the last minute."""
+    """Whether the process that runs a job is still there; of another machine, whether it wrote in the last minute."""
     host, _, process = record.owner.partition(":")
-    if host != platform.node():
+    if host != platform.node() or os.name == "nt":  # where looking at a process by os.kill would stop it
         return time.time() - record.updated < AWAY_SECONDS
     number, _, started = process.partition(":")
     if not (number.isascii() and number.isdigit()):

@@ -7,8 +7,8 @@ the number of finished parts, and what they returned can be read, and drawn, whi
     job = jobs.submit(key, "Accuracy under noise", accuracy, [(sigma,) for sigma in sigmas], {"model": model})
     job.done, job.total, job.seconds_left(), job.finished()
 
-Results of a job that says which question it answers (engine.store) are kept on disk, part by part: what is known there is
-never computed again, by whomever it was found.
+Results of a job that says which question it answers (engine.store) are kept on disk, part by part: what is known there
+is never computed again, whoever found it.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ class Jobs:
         cancelled or interrupted, that one is returned. shared: large values, such as a model or images, which travel
         once a job and not once a part; the function must not change them, and nor may the caller before the job has
         begun. question: what the parts answer, so that their results are kept. where, progress: see Job. noted: note on
-        disk how far it is, so that a later server can offer to go on. training: as many of these run at once as there are GPUs, or one; the others wait. Raises JobError when the workers could
-        not be started.
+        disk how far it is, so that a later server can offer to go on. training: as many of these run at once as there
+        are GPUs, or one; the others wait. Raises JobError when the workers could not be started.
         """
         with self._lock:
             job = self._jobs.get(key)
@@ -102,9 +102,12 @@ class Jobs:
                 job = Job(key, title, len(parts), where=where, progress=progress)
                 work = _Work(job, function, list(parts), dict(shared or {}), question, noted, training)
                 threading.Thread(target=self._run, args=[work], name=f"job {title}", daemon=True).start()
-                work.recalled.wait(RECALL_SECONDS)
+            else:
+                work = None
             self._keep(job)
-            return job
+        if work is not None:
+            work.recalled.wait(RECALL_SECONDS)  # known answers are there at once
+        return job
 
     def find(
         self,
@@ -138,14 +141,17 @@ class Jobs:
             return job and self._keep(job)
 
     def _keep(self, job: Job) -> Job:
-        """Make it the most recently used."""
+        """Make it the most recently used, and let the finished ones go that nobody asked for in a long time."""
         self._jobs.pop(job.key, None)
         self._jobs[job.key] = job
+        over = [key for key, kept in self._jobs.items() if kept.state in OVER]
+        for key in over[:-KEPT]:
+            del self._jobs[key]
         return job
 
     def forget(self, key: str) -> None:
-        """Drop a job, so that the next submit with this key runs it anew; one that still runs is cancelled. Results that
-        were kept stay."""
+        """Drop a job, so that the next submit with this key runs it anew; one that still runs is cancelled. Kept results
+        stay."""
         with self._lock:
             job = self._jobs.pop(key, None)
         if job:
@@ -196,9 +202,8 @@ class Jobs:
             work.recalled.set()
             self._note(work)
         with self._lock:
-            over = [key for key, kept in self._jobs.items() if kept.state in OVER]
-            for key in over[:-KEPT]:
-                del self._jobs[key]
+            if job.key in self._jobs:
+                self._keep(job)
 
     def _recall(self, work: _Work) -> list[int]:
         """Put what is known already into the job; the parts that are left."""
@@ -228,7 +233,7 @@ class Jobs:
                 while not job._over.wait(POLL_SECONDS):
                     for future, result in completed.next_batch(block=False):
                         if isinstance(result, bytes):
-                            self._take(work, index[future.key], cloudpickle.loads(result))
+                            self._take(work, index[future.key], *cloudpickle.loads(result))
                         elif isinstance(result, tuple):  # (type, exception, traceback)
                             job._end("failed", sentence(result[1]))
                         else:
@@ -244,18 +249,21 @@ class Jobs:
         if not work.training:
             yield True
             return
-        slots = self._connection.trainings
+        slots, noted = self._connection.trainings, 0.0
         while not (held := slots.acquire(timeout=POLL_SECONDS)) and not work.job._over.is_set():
             work.job._wait_for_a_slot()
+            if time.monotonic() - noted > CHECK_SECONDS:
+                self._note(work)  # that this server lives
+                noted = time.monotonic()
         try:
             yield held
         finally:
             if held:
                 slots.release()
 
-    def _take(self, work: _Work, index: int, result: object) -> None:
-        """A part has come back."""
-        if self._store is not None and work.question is not None:
+    def _take(self, work: _Work, index: int, engine: str | None, result: object) -> None:
+        """A part has come back. It is kept where the worker's engine is the one that the question names."""
+        if self._store is not None and work.question is not None and work.question.engine == engine:
             self._store.put(work.question.key(work.parts[index]), work.question, work.parts[index], result)
         work.job._finish(index, result)
 

@@ -26,10 +26,7 @@ def train_run(folder: str, data: str) -> None:
     from distributed import get_worker, secede
 
     if not (Path(folder) / "config.json").exists():
-        raise RuntimeError(
-            f"The worker on {platform.node()} does not see the folder {folder}: start the dashboard with --runs in a "
-            "folder that the workers share."
-        )
+        raise RuntimeError(_missing(Path(folder)))
     worker = get_worker()
     task = worker.get_current_task()
     secede()
@@ -39,7 +36,7 @@ def train_run(folder: str, data: str) -> None:
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
         )
         try:
-            while process.poll() is None and not _cancelled(worker, task):
+            while process.poll() is None and not cancelled(worker, task):
                 time.sleep(POLL_SECONDS)
         finally:
             ended = _stop(process)
@@ -48,10 +45,26 @@ def train_run(folder: str, data: str) -> None:
             raise RuntimeError(_why(ended, said.read().decode(errors="replace"), folder))
 
 
-def _cancelled(worker, task: str) -> bool:
-    """Whether nobody waits for the task any more: cancelled, or the dashboard that asked for it is gone."""
+def _missing(folder: Path) -> str:
+    """Why the run cannot be found, in one sentence."""
+    if folder.parent.is_dir():  # it was deleted or renamed while its training waited
+        return f"The run in {folder} is no longer there."
+    return (
+        f"The worker on {platform.node()} does not see the folder {folder.parent}: start the dashboard with --runs in a "
+        "folder that the workers share."
+    )
+
+
+def cancelled(worker, task: str) -> bool:
+    """Whether nobody waits for this Dask task any more: cancelled, or the dashboard that asked for it is gone."""
     known = worker.state.tasks.get(task)
     return known is None or known.state == "cancelled" or worker.status.name != "running"
+
+
+def stop_if_cancelled(worker, task: str) -> None:
+    """Raises RuntimeError, which nobody will see, where nobody waits for the task."""
+    if cancelled(worker, task):
+        raise RuntimeError("Cancelled.")
 
 
 def _stop(process: subprocess.Popen) -> int:
