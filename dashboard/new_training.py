@@ -18,6 +18,7 @@ from . import bootstrap, data, models, training_cost, training_form, training_vi
 from .training_form import Start
 
 _ERROR = "start_error"
+_SUGGESTED = "suggested_name"
 
 
 def draw() -> None:
@@ -35,14 +36,10 @@ def draw() -> None:
     with about:
         st.caption(_about(start, config, recipe), width="stretch")
         st.button("Back to the preset", type="tertiary", disabled=not knobs.changed, on_click=knobs.refill)
-    st.button(
-        "Start",
-        type="primary",
-        icon=":material/play_arrow:",
-        disabled=bool(wrong or start.missing),
-        on_click=_begin,
-        args=[name, config, recipe],
-    )
+    possible = not (wrong or start.missing)
+    # not by on_click, which would get the settings of the run before: a number typed last would not count
+    if st.button("Start", type="primary", icon=":material/play_arrow:", disabled=not possible) and possible:
+        _begin(name, config, recipe)
     if config:
         training_cost.estimate(config, recipe)
     if wrong := st.session_state.pop(_ERROR, wrong):
@@ -65,13 +62,12 @@ def _name(start: Start, place) -> str:
     stem, number = start.preset if start.own else start.data.name, 1
     while (models.runs_folder() / f"{stem}-{number}").exists():
         number += 1
-    return place.text_input(
-        "Name of the run",
-        f"{stem}-{number}",
-        key=f"name {stem}-{number}",
-        persist_state="session",
-        help=f"Of its folder in {models.runs_folder()}.",
-    )
+    key, suggested = f"name {stem}", f"{stem}-{number}"
+    if st.session_state.get(key) in (None, st.session_state.get(_SUGGESTED)):  # a name that was typed stays
+        st.session_state[key] = suggested
+    st.session_state[_SUGGESTED] = suggested
+    help = f"Of its folder in {models.runs_folder()}."
+    return place.text_input("Name of the run", key=key, persist_state="session", help=help)
 
 
 def _wrong_name(name: str) -> str:
@@ -91,7 +87,7 @@ def _about(start: Start, config: ModelConfig | None, recipe: Recipe) -> str:
 
 
 def _begin(name: str, config: ModelConfig, recipe: Recipe) -> None:
-    """Make the folder of the run, and let the run of the script that follows start it and show it."""
+    """Make the folder of the run, and let a run of the script that follows start it and show it."""
     threads = torch.get_num_threads()
     said = command(config, recipe, name, threads)
     try:
@@ -99,4 +95,5 @@ def _begin(name: str, config: ModelConfig, recipe: Recipe) -> None:
     except TrainingError as error:
         st.session_state[_ERROR] = _wrong_name(name) or str(error)  # another visitor was quicker
         return
-    training_view.look_at(name, begin=True)
+    training_view.begin(name)
+    st.rerun()

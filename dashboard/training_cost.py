@@ -58,7 +58,7 @@ def _job(config: ModelConfig, recipe: Recipe, samples: int) -> Job:
 
 
 def _say(found: Cost, recipe: Recipe) -> None:
-    seconds, there = found.seconds_epoch * recipe.epochs, cost.machine_memory()
+    seconds, there = found.seconds_epoch * recipe.epochs, found.machine
     said = (
         f"About **{_span(seconds)}** and **{_gigabytes(found.memory)}** of memory, measured on {found.steps_measured} steps "
         f"of {found.batch_measured} samples; corrected while it trains."

@@ -47,9 +47,15 @@ def look_at(name: str, begin: bool = False) -> None:
         st.session_state[_BEGIN] = name
 
 
+def begin(name: str) -> None:
+    """Start a new run and look at it, in the next run of the script."""
+    st.session_state[_BEGIN] = name
+
+
 def begin_asked() -> None:
-    """Start or resume what a button asked for."""
+    """Start or resume what a button asked for, before the widgets of this run of the script."""
     if name := st.session_state.pop(_BEGIN, None):
+        look_at(name)
         work.training_job(name, start=True)
 
 
@@ -94,7 +100,7 @@ def state_of(run: Run, job: Job | None) -> State:
     if run.state == "finished":
         return State(_finished(run), 1.0, finished=True)
     if under_way:
-        waits = "Waiting for the training before it …" if job.state == "waiting" else "Starting …"
+        waits = "Waiting for another training …" if job.state == "waiting" else "Starting …"
         return State(waits, done / epochs, live=True, ours=True)
     where = f"after epoch {done} of {epochs}" if done else "before the first epoch ended"
     error = run.error or (job.error if job and job.state == "failed" else "")
@@ -136,6 +142,9 @@ def _finished(run: Run) -> str:
 def controls(run: Run, places) -> State:
     """Three buttons in these places, and a bar with a line, which stay where they are whatever happens."""
     job = work.training_job(run.name, start=False)
+    if run.state == "running" and job is not None and job.state in OVER:
+        work.jobs().forget(job.key)  # somebody resumed it elsewhere: how it ended here is no news any more
+        job = None
     state = state_of(run, job)
     if not state.live:
         st.session_state.pop(_STOPPING, None)
@@ -195,11 +204,14 @@ def _follow(run: Run, shown: State, there: bool) -> None:
     def body():
         if st.session_state[mark]:
             st.rerun()  # a second after the change was drawn, as in work.live
+        job = work.training_job(run.name, start=False)
         try:
-            state = state_of(run_library.read_run(run.folder, run.name), work.training_job(run.name, start=False))
+            state = state_of(run_library.read_run(run.folder, run.name), job)
         except TrainingError as error:
             state = State("It is no longer here", 0.0, error=str(error))
         st.progress(state.share, state.said)
+        for note in job.notes if job else ():
+            st.caption(note)
         if state.error:
             st.error(f"{state.error[0].upper()}{state.error[1:].rstrip('.')}.")
         st.session_state[mark] = shown.live and (

@@ -38,7 +38,7 @@ def train_command(
         recipe = replace(recipe, schedule="constant", milestones=Recipe.milestones)
     options = _options(config, recipe)
     try:
-        options = _needed(options, (config, recipe), datasets.get(recipe.dataset, paths=True))
+        options = _needed(options, (config, recipe), datasets.get(recipe.dataset))
     except (ValueError, DataError):
         pass
     also = {"--threads": threads, "--out": out, "--data": data}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -39,6 +40,7 @@ class Cost:
     """seconds_epoch, seconds: of an epoch and of all, as if none were left out by patience, without the final test.
     memory: bytes of weights, gradients, the optimiser's state and what autograd keeps of one batch; what comes and goes
     within a step, and the data set, come on top. batch_measured, steps_measured: what the times were taken from.
+    machine: bytes of memory there, where it was measured; None where that is not told.
     """
 
     seconds_epoch: float
@@ -46,6 +48,7 @@ class Cost:
     memory: int
     batch_measured: int
     steps_measured: int
+    machine: int | None = None
 
 
 def training_samples(dataset: str) -> int:
@@ -73,8 +76,14 @@ def measure(
     """The cost of training on a data set of so many training samples: some steps are trained, for about two seconds.
 
     Small batches are tried first, twice as many samples each time while that is quick. torch's random numbers are left
-    as they were.
+    as they were. Raises ValueError where even two samples cannot fit into the memory.
     """
+    machine, least = machine_memory(), _least_bytes(config)
+    if machine is not None and least > machine:
+        raise ValueError(
+            f"weights and two samples alone need {least / 1e9:,.0f} GB, and there are {machine / 1e9:,.0f} GB: choose a "
+            "smaller network, image or T"
+        )
     held_out = round(recipe.validation * samples)
     batch = min(recipe.batch, samples - held_out)
     with torch.random.fork_rng():
@@ -87,7 +96,15 @@ def measure(
     memory += sum(2 * p.nbytes for p in model.parameters()) + sum(b.nbytes for b in model.buffers())
     memory += sum(v.nbytes for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor))
     epoch = (samples - held_out) // batch * batch * step / tried + held_out * judged
-    return Cost(epoch, epoch * recipe.epochs, memory, tried, 2)
+    return Cost(epoch, epoch * recipe.epochs, memory, tried, 2, machine)
+
+
+def _least_bytes(config: ModelConfig) -> int:
+    """Less than a training step of two samples takes, without trying: weights and gradients, and one value for each
+    neuron and timestep."""
+    layers = config.layers()
+    weights = sum(math.prod(spec.weight_shape) for spec in layers)
+    return 4 * (2 * weights + 2 * config.steps * sum(spec.neurons for spec in layers))
 
 
 def _measured_step(model: SpikingNetwork, optimizer, recipe: Recipe, batch: int, clock) -> tuple[int, float]:

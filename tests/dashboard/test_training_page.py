@@ -11,11 +11,11 @@ import torch
 from filelock import FileLock
 from streamlit.testing.v1 import AppTest
 
-from dashboard import training_cost, work
+from dashboard import work
 from engine.cost import Cost
 from engine.datasets import get
 from engine.presets import PRESETS
-from engine.run_library import read_run
+from engine.run_library import list_runs, read_run
 from engine.runs import create_run
 from engine.snn import LAYOUTS
 from tests.dashboard.apps import APP, WAIT, finished, healthy
@@ -208,13 +208,13 @@ def test_ordinary_network_has_one_step_and_no_neurons(runs):
         ("milestones_digits", " ", "at least one"),
         ("patience_digits", 3, "needs validation samples"),
         ("norm_digits", "bntt", None),
-        ("name digits-1", "", "name of a run"),
-        ("name digits-1", "../up", "name of a run"),
-        ("name digits-1", ".hidden", "name of a run"),
-        ("name digits-1", "a b", "name of a run"),
-        ("name digits-1", "x" * 61, "name of a run"),
-        ("name digits-1", "x" * 60, None),
-        ("name digits-1", "old", "taken"),
+        ("name digits", "", "name of a run"),
+        ("name digits", "../up", "name of a run"),
+        ("name digits", ".hidden", "name of a run"),
+        ("name digits", "a b", "name of a run"),
+        ("name digits", "x" * 61, "name of a run"),
+        ("name digits", "x" * 60, None),
+        ("name digits", "old", "taken"),
     ],
 )
 def test_what_makes_no_training_is_one_sentence(key, value, sentence, runs):
@@ -249,7 +249,7 @@ def test_norm_of_time_does_not_suit_an_ordinary_network(runs):
 def test_names_are_counted_up(runs):
     for name in ("digits-1", "digits-2"):
         add_run(runs / name)
-    assert widget(form(), "name digits-3").value == "digits-3"
+    assert widget(form(), "name digits").value == "digits-3"
 
 
 def test_nonsense_in_a_link_is_ignored(runs):
@@ -260,12 +260,14 @@ def test_nonsense_in_a_link_is_ignored(runs):
 def test_only_one_of_two_visitors_gets_a_name(runs):
     """Both look at the form, both press Start; the second is told, and the run is the first one's."""
     first, second = form(T_digits="2"), form(T_digits="4")
+    for app in (first, second):
+        widget(app, "name digits").set_value("mine").run()
     # a folder with config.json and without the process that would train: what begins it is tested below
-    folder = runs / "digits-1"
+    folder = runs / "mine"
     create_run(folder, replace(DIGITS.config, steps=2), DIGITS.recipe, command="", threads=1)
     for app in (first, second):
         healthy(button(app, "Start").click().run())
-        assert ["digits-1 is taken" in error.value for error in app.main.error] == [True]
+        assert ["mine is taken" in error.value for error in app.main.error] == [True]
     assert read_run(folder).config.steps == 2 and not [job for job in work.jobs().all() if "digits-1" in job.key]
 
 
@@ -315,9 +317,32 @@ def test_cost_is_told_before_the_start(runs):
     assert not app.main.warning
 
 
+def test_what_was_typed_last_counts_when_start_is_clicked(runs):
+    """A browser sends the number that is still being typed together with the click."""
+    app = form()
+    widget(app, "epochs_digits").set_value(7)
+    healthy(button(app, "Start").click().run())
+    (found,) = list_runs(runs)
+    assert found.recipe.epochs == 7
+    for job in work.jobs().all():
+        job.cancel()
+
+
+def test_a_name_that_was_typed_stays_when_the_suggestion_is_taken(runs):
+    """By another visitor, whose training begins meanwhile."""
+    typed, waiting = form(), form()
+    widget(typed, "name digits").set_value("mine").run()
+    add_run(runs / "digits-1")
+    assert widget(healthy(typed.run()), "name digits").value == "mine"
+    assert widget(healthy(waiting.run()), "name digits").value == "digits-2"
+
+
 def test_too_much_memory_is_a_warning(runs, monkeypatch):
-    monkeypatch.setattr(training_cost.cost, "machine_memory", lambda: 10**9)
-    (warning,) = finished(form()).main.warning
+    small = replace(_cost_of_an_hour(None, None, 0), machine=10**9)
+    monkeypatch.setattr(work.cost, "measure", lambda config, recipe, samples: small)
+    app = form()
+    widget(app, "batch_digits").set_value(33).run()  # which no other test has measured
+    (warning,) = finished(app).main.warning
     assert "**2 GB**" in warning.value and "This machine has 1 GB" in warning.value
 
 
