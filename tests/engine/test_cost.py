@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from engine import cost
+from engine.__main__ import main
 from engine.analysis.evaluation import normalised
 from engine.cost import SAMPLES, machine_memory, measure, training_samples
 from engine.datasets import get
@@ -156,3 +157,11 @@ def test_the_machine_has_memory():
         total = 1024 * int(next(line for line in file if line.startswith("MemTotal")).split()[1])
     if not torch.cuda.is_available():
         assert 0 < machine_memory() <= total
+
+
+def test_what_cannot_fit_is_told_without_trying(monkeypatch, capsys):
+    monkeypatch.setattr("engine.cost.build_model", lambda config: pytest.fail("memory was spent"))
+    monkeypatch.setattr("engine.cost.machine_memory", lambda: 10**9)
+    assert main(["train", "--dry-run", "--layout", "C512 C512 F64", "--steps", "1000"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "two samples alone need" in said and "there are 1 GB" in said
