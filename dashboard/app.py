@@ -9,7 +9,10 @@ show.style()
 page = navigation.choose()
 work.jobs()
 sidebar.draw()
-with st.sidebar:
-    work.panel()
 visitor.remember()
-page.run()
+below = st.sidebar.container()
+try:
+    page.run()
+finally:  # what the page has just started or resumed is listed, too; many pages end by st.stop
+    with below:
+        work.panel()

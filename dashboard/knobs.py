@@ -31,15 +31,18 @@ class Knobs:
     def __init__(self, *scope: str):
         self._scope = scope
         self._first: dict[str, object] = {}
+        self.wrong: list[str] = []  # a sentence for each number that is out of its bounds
 
     def number(self, place, name: str, about: Number, first: float | None, *, also: Iterable[str] = (), off=False):
-        """A number as set, of the kind of its bounds; None where it is left empty and may be."""
-        return place.number_input(
+        """A number as set, of the kind of its step; None where it is left empty and may be.
+
+        The box itself has no bounds: beyond those a browser keeps what was typed to itself, and the last good number
+        would count. What is out of `about`'s bounds is told in `wrong`.
+        """
+        found = place.number_input(
             about.label,
-            about.low,
-            about.high,
-            first,
-            about.step,
+            value=first,
+            step=about.step,
             format="%d" if isinstance(about.low, int) else "%.6g",
             key=self._key(name, first, also),
             bind="query-params",
@@ -47,6 +50,11 @@ class Knobs:
             placeholder=about.empty,
             disabled=off,
         )
+        if found is None and about.empty is None:
+            self.wrong.append(f"{about.label} is empty")
+        if found is not None and not about.low <= found <= about.high:
+            self.wrong.append(f"{about.label} must be from {about.low:,g} to {about.high:,g}")
+        return first if found is None and about.empty is None else found
 
     def select(
         self, place, name: str, label: str, options: Iterable[str], first: str, help: str, *,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlencode
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
@@ -59,6 +60,12 @@ def current() -> str:
 
 
 def link(name: str, label: str | None = None, query: Mapping[str, Sequence[str]] | None = None) -> None:
-    """A link to a page, with the choices that `query` names."""
+    """A link to another page, with the choices on that page that `query` names."""
     icon = ":material/arrow_forward:"
     st.page_link(pages()[name], label=label or f"See {_TITLES[name][0]}", icon=icon, query_params=query)
+
+
+def address(name: str, query: Mapping[str, Sequence[str]]) -> str:
+    """Where a page is found with these choices, seen from any other page."""
+    path = pages()[name].url_path or "."
+    return f"{path}?{urlencode(query, doseq=True)}"

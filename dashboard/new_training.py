@@ -33,6 +33,8 @@ def draw() -> None:
         config, recipe = training_form.build(network, recipe)
     except ValueError as error:
         wrong = str(error)
+    if knobs.wrong:
+        config, wrong = None, knobs.wrong[0]
     with about:
         st.caption(_about(start, config, recipe), width="stretch")
         st.button("Back to the preset", type="tertiary", disabled=not knobs.changed, on_click=knobs.refill)
@@ -67,13 +69,13 @@ def _name(start: Start, place) -> str:
         st.session_state[key] = suggested
     st.session_state[_SUGGESTED] = suggested
     help = f"Of its folder in {models.runs_folder()}."
-    return place.text_input("Name of the run", key=key, persist_state="session", help=help)
+    return place.text_input("Name of the run", key=key, persist_state="session", help=help).strip()
 
 
 def _wrong_name(name: str) -> str:
     """Why no run can be called so; "" where one can."""
     if not re.fullmatch(run_library.NAME, name):
-        return "the name of a run has up to 60 letters, digits, “.”, “_” and “-”, and begins with none but “.”"
+        return "the name of a run is made of up to 60 letters, digits, “.”, “_” and “-”, and does not begin with “.”"
     if (models.runs_folder() / name).exists():
         return f"the name {name} is taken: choose another"
     return ""

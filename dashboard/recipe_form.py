@@ -117,9 +117,12 @@ def milestones(text: str) -> tuple[float, ...]:
     shares: list[float] = []
     for part in filter(None, re.split(r"[,;\s]+", text)):
         try:
-            shares.append(_share(float(part)))
+            percent = float(part)
         except ValueError:
             raise ValueError(f"milestones are percentages such as 50, 70, 90; “{part}” is not a number") from None
+        if not 1 <= percent < 100:  # below 1 stands most likely a share
+            raise ValueError(f"milestones are percentages of the epochs, from 1 to below 100, and “{part}” is not")
+        shares.append(_share(percent))
     if not shares:
         raise ValueError("name at least one milestone, or let the learning rate be constant")
-    return tuple(shares)
+    return tuple(sorted(shares))

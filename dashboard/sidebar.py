@@ -41,7 +41,9 @@ def _model() -> str:
         st.session_state["absent_model"] = asked  # the URL forgets it after this run
     absent = st.session_state.get("absent_model")
     if absent and absent not in names:
-        st.warning(f"The link names the model **{absent}**, which is not here. Upload the file to see it.")
+        # a run was deleted or renamed; of an upload the file is needed again
+        advice = "" if absent.startswith("runs/") else " Upload the file to see it."
+        st.warning(f"The model **{absent}** is not here: **{models.DEFAULT}** is shown.{advice}")
     if st.session_state.get("model", models.DEFAULT) not in names:
         st.session_state["model"] = models.DEFAULT
     name = st.selectbox(

@@ -79,4 +79,6 @@ def _span(seconds: float) -> str:
 
 
 def _gigabytes(count: float) -> str:
+    if count < 1e9:
+        return f"{max(1, count / 1e6):.0f} MB"
     return f"{count / 1e9:.2g} GB" if count < 1e11 else f"{count / 1e9:,.0f} GB"

@@ -54,6 +54,7 @@ def panels(run: Run, others: list[Run], layer: str | None, kept: dict[str, int])
 
 def _accuracy(run: Run, table: pd.DataFrame, kept: dict[str, int], alone: bool) -> Panel:
     title = f"Accuracy at T = {run.config.steps}" if alone else "Accuracy, each at its own T"
+    title += " (training and validation samples)" if run.recipe.validation else " (training samples)"
     figure = charts.accuracy_curves(table, run.recipe.epochs, kept, 1 / run.config.classes)
     return Panel(title, figure, table, "run_accuracy", "Accuracy on training and validation samples after each epoch.")
 

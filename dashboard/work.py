@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import takewhile
 
@@ -251,16 +252,29 @@ def _list() -> None:
     if running:
         st.markdown("**Running now**")
     for job in running:
-        st.progress(job.share(), f"{job.title}: {how_far(job)}")
+        st.progress(job.share(), f"{job.title}{_model(job.where[1])}: {how_far(job)}")
         for note in job.notes:
             st.caption(note)
         with st.container(horizontal=True, vertical_alignment="center"):
-            navigation.link(job.where[0], "Open", job.where[1])
+            _open("Open", *job.where)
             st.button("Cancel", key=f"cancel here {job.key}", on_click=job.cancel, type="tertiary")
     if left:
         st.markdown("**Interrupted**", help="The server stopped while this ran. What had been computed is kept.")
     for record in left:
-        st.caption(f"{record.title}: {100 * record.done / max(1, record.total):.0f} % done")
+        st.caption(f"{record.title}{_model(record.query)}: {100 * record.done / max(1, record.total):.0f} % done")
         with st.container(horizontal=True, vertical_alignment="center"):
-            navigation.link(record.page, "Open, to resume", record.query)
+            _open("Open, to resume", record.page, record.query)
             st.button("Forget", key=f"forget {record.key}", on_click=jobs().forget, args=[record.key], type="tertiary")
+
+
+def _model(query: Mapping[str, Sequence[str]]) -> str:
+    """Which network a job is about, where it is not the default one."""
+    return "".join(f" ({name})" for name in query.get("model", ())[:1])
+
+
+def _open(label: str, page: str, query: Mapping[str, Sequence[str]]) -> None:
+    """A link that loads the app anew: on a page that is open already, choices in a link would not reach the widgets."""
+    address = html.escape(navigation.address(page, query))
+    st.html(
+        f'<a href="{address}" target="_self" style="color: inherit; font-size: .875rem">{label}</a>', width="content"
+    )

@@ -36,7 +36,7 @@ class Job:
         self._progress = progress
         self._results: dict[int, object] = {}
         self._state, self._error = "starting", None
-        self._began, self._known = 0.0, 0
+        self._began, self._known, self._share = 0.0, 0, 0.0
         self._lock = threading.Lock()
         self._over = threading.Event()
 
@@ -67,8 +67,10 @@ class Job:
 
     def share(self) -> float:
         """How much of it is done, 0 … 1."""
-        if self._state != "done" and self._progress and (known := self._progress()):
-            return known[0]
+        if self._progress and self._state != "done":
+            known = self._progress()
+            self._share = known[0] if known else self._share  # nothing is told while files are being finished
+            return self._share
         return self.done / self.total if self.total else 1.0
 
     def seconds_left(self) -> float | None:

@@ -203,8 +203,15 @@ def test_ordinary_network_has_one_step_and_no_neurons(runs):
         ("layers_digits", "F99999", "F99999"),
         ("lr_digits", 0.0, "above 0"),
         ("milestones_digits", "50, abc", "“abc” is not a number"),
-        ("milestones_digits", "50, 150", "between 0 and 1"),
-        ("milestones_digits", "nan", "between 0 and 1"),
+        ("milestones_digits", "50, 150", "percentages of the epochs"),
+        ("milestones_digits", "0.5, 0.7", "percentages of the epochs"),
+        ("T_digits", 0, "T must be from 1 to"),
+        ("T_digits", -3, "T must be from 1 to"),
+        ("lr_digits", -1.0, "Learning rate must be from"),
+        ("lr_digits", 1e9, "Learning rate must be from"),
+        ("epochs_digits", 10**12, "Epochs must be from 1 to"),
+        ("validation_digits", 90.0, "must be from 0 to"),
+        ("milestones_digits", "nan", "percentages of the epochs"),
         ("milestones_digits", " ", "at least one"),
         ("patience_digits", 3, "needs validation samples"),
         ("norm_digits", "bntt", None),
@@ -253,7 +260,7 @@ def test_names_are_counted_up(runs):
 
 
 def test_nonsense_in_a_link_is_ignored(runs):
-    app = form(preset="x", T_digits="-3", lr_digits="abc", layers_digits="", on_digits="../etc", computed_in_digits="x")
+    app = form(preset="x", T_digits="many", lr_digits="abc", layers_digits="", on_digits="../etc", computed_in_digits="x")
     assert not app.main.exception and widget(app, "T_digits").value == 25 and widget(app, "on_digits").value == "digits"
 
 
