@@ -8,6 +8,7 @@ import sys
 import warnings
 
 from . import data_commands
+from .torchrun import several
 
 
 class _Parser(argparse.ArgumentParser):
@@ -17,7 +18,8 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**{"formatter_class": _Help, **options})
 
     def error(self, message: str):
-        self.exit(2, f"{self.prog}: {message}\n")
+        _say(f"{self.prog}: {message}")
+        self.exit(2)
 
 
 class _Help(argparse.HelpFormatter):
@@ -29,6 +31,16 @@ class _Help(argparse.HelpFormatter):
             action.option_strings and type(action.default) in (str, int, float) and action.default != argparse.SUPPRESS
         )
         return f"{said} (default: %(default)s)" if shown and "default" not in said else said
+
+
+def _say(sentence: str) -> None:
+    """Write to standard error why the command fails; of several processes one does."""
+    if several():
+        from . import parallel
+
+        parallel.tell(sentence)
+    else:
+        print(sentence, file=sys.stderr)
 
 
 def _fraction(text: str) -> float:
@@ -56,7 +68,12 @@ def parser() -> argparse.ArgumentParser:
     inspect.add_argument("file")
     _model_options(inspect)
 
-    train = commands.add_parser("train", help="train a network into a folder")
+    train = commands.add_parser(
+        "train",
+        help="train a network into a folder",
+        description="Train a network into a folder. `torchrun --nproc-per-node N -m engine train …` trains it in N "
+        "processes, whose batches make one: normalisation takes its statistics over all of them.",
+    )
     train.add_argument("--preset", metavar="NAME", help="settings of a row of the paper's table; `list` shows them all")
     train.add_argument("--out", help="folder of the run")
     train.add_argument("--resume", action="store_true", help="go on with the run in --out, with its settings")
@@ -109,7 +126,7 @@ def _network_and_recipe(command: argparse.ArgumentParser):
     command.add_argument("--arch", help="architecture (default: the data set's usual one)")
     command.add_argument("--steps", type=int, help="timesteps T (default: the data set's)")
     command.add_argument("--epochs", type=int, help="passes over the training samples (default: 100)")
-    command.add_argument("--batch", type=int, help="samples a step (default: 256)")
+    command.add_argument("--batch", type=int, help="samples a step, under torchrun of each process (default: 256)")
     command.add_argument("--optimizer", help="sgd, adam or adamw (default: sgd)")
     command.add_argument("--lr", type=float, help="learning rate of the first epoch (default: 0.3)")
     command.add_argument(
@@ -166,8 +183,30 @@ def _file_and_data(command: argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; the exit status."""
+    """Run one command, under torchrun in step with the other processes; the exit status."""
+    try:
+        if several():
+            from . import parallel  # and torch, for which a wrong argument need not wait otherwise
+
+            try:
+                parallel.start()
+            except parallel.TrainingError as error:
+                _say(f"python -m engine: {error}")
+                return 2
+        return _run(argv)
+    except KeyboardInterrupt:
+        _say("stopped")
+        return 130
+    finally:
+        if several():
+            parallel.stop()
+
+
+def _run(argv: list[str] | None) -> int:
     arguments = parser().parse_args(argv)
+    if several() and arguments.command != "train":
+        _say(f"python -m engine {arguments.command}: torchrun is for train; run this without it")
+        return 2
     if getattr(arguments, "data", None):
         os.environ["BNTT_DATA"] = arguments.data
     from . import commands, training_commands  # torch is imported only once the arguments are known to be good
@@ -179,17 +218,18 @@ def main(argv: list[str] | None = None) -> int:
         else:
             getattr(training_commands if makes else commands, arguments.command)(arguments)
     except commands.UserError as error:
-        print(f"python -m engine {arguments.command}: {error}", file=sys.stderr)
+        _say(f"python -m engine {arguments.command}: {error}")
         return 2
     except OSError as error:
-        print(f"python -m engine {arguments.command}: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+        _say(f"python -m engine {arguments.command}: {error.filename or 'a file'}: {error.strerror}")
         return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
     return 0
 
 
 if __name__ == "__main__":
     warnings.formatwarning = lambda message, *_: f"python -m engine: {message}\n"  # without our source code
+    if several():
+        from .parallel import end_with
+
+        end_with(main)
     sys.exit(main())

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from inspect import signature
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -19,9 +21,9 @@ from torch import Tensor, nn
 
 from .device import device
 from .runs import TrainingError
+from .torchrun import several
 
-TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-PATIENCE = timedelta(hours=2)  # while the main process validates, or another waits for its GPU
+PATIENCE = timedelta(hours=2)  # with another process that decodes the data, or writes to a slow disk
 TELL_SECONDS = 5
 _store: dist.Store | None = None
 
@@ -37,13 +39,16 @@ def start() -> None:
     cores are shared out, unless OMP_NUM_THREADS says how many threads to use. Raises TrainingError.
     """
     global _store
-    if not all(name in os.environ for name in TORCHRUN) or int(os.environ["WORLD_SIZE"]) < 2:
+    if not several():
         return
     cuda = device().type == "cuda"
-    _store, number, processes = next(dist.rendezvous("env://"))
-    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-    store = dist.PrefixStore("group", _store)
-    dist.init_process_group(backend, store=store, rank=number, world_size=processes, timeout=PATIENCE)
+    try:
+        _store, number, processes = next(dist.rendezvous("env://"))
+        backend, store = "cpu:gloo,cuda:nccl" if cuda else "gloo", dist.PrefixStore("group", _store)
+        dist.init_process_group(backend, store=store, rank=number, world_size=processes, timeout=PATIENCE)
+    except dist.DistError as error:
+        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise TrainingError(f"the other processes do not answer at {address}") from error
     place, gpus = int(os.environ.get("LOCAL_RANK", number)), torch.cuda.device_count()
     with together():
         if cuda and place >= gpus:
@@ -61,6 +66,24 @@ def stop() -> None:
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
     _store = None
+
+
+def end_with(work: Callable[[], int]) -> NoReturn:
+    """Do the work and end this process with the status it returns, at once.
+
+    torch's threads may still be putting tensors away when Python is half gone; under load that aborted one process in
+    twenty that had done its work, and torchrun then ends the others too.
+    """
+    try:
+        status = work()
+    except SystemExit as ended:
+        status = int(ended.code or 0)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def world() -> int:
@@ -170,15 +193,24 @@ def watched() -> Iterator[None]:
 
 
 def tell(sentence: str) -> None:
-    """Write to standard error why this process ends: by the first that fails alone, not once a process."""
+    """Write to standard error why this process ends, once and not once a process.
+
+    The main one speaks. The others wait until it has, since torchrun ends all processes as soon as one ends; one of
+    them speaks where the main one cannot, because it waits for what will never come.
+    """
     if _store is None:
         print(sentence, file=sys.stderr)
-        return
-    try:
-        if _store.add("failures", 1) == 1:
-            print(sentence, file=sys.stderr, flush=True)
+    elif _speaks():
+        print(sentence, file=sys.stderr, flush=True)
+        with suppress(RuntimeError):
             _store.set("told", "")
-        else:  # torchrun ends all as soon as one has ended: not before the first has spoken
+
+
+def _speaks() -> bool:
+    with suppress(RuntimeError):  # it took too long, or the store has gone with the process that kept it
+        if not is_main():
             _store.wait(["told"], timedelta(seconds=TELL_SECONDS))
-    except RuntimeError:  # the store went with the process that kept it, which has spoken
-        return
+            return False
+    with suppress(RuntimeError):
+        return _store.add("speakers", 1) == 1
+    return True

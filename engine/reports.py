@@ -50,3 +50,12 @@ class Reports:
     def epoch(self, row: dict) -> None:
         """An epoch has ended; its row of metrics.jsonl."""
         self.tensorboard.write(row)
+
+
+class NoReports:
+    """The same for a process that is not the main one, which tells nothing."""
+
+    def _ignore(self, *_told) -> None:
+        pass
+
+    begin = batch = validated = _ignore

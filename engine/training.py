@@ -2,13 +2,18 @@
 
 Every random number is a function of (seed, epoch, sample), so a run that was stopped and resumed ends with the weights
 of one that never stopped.
+
+Under torchrun several processes train one network (engine.parallel). A batch is that of all together, of which each
+works on its rows; batch statistics, loss and gradients are those of the whole batch, and random numbers those of the
+sample. So the run is that of one process with this batch, but for the rounding of sums. The main process alone writes.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,13 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import parallel
 from .analysis.evaluation import chunk_size, evaluate, join, normalised
 from .checkpoint import load_checkpoint
 from .datasets import DataError, DataSet, fit, get
 from .device import device
 from .recipe import Recipe, learning_rate
-from .reports import Reports
-from .runs import OpenRun, TrainingError, open_run, save_epoch, save_result
+from .reports import NoReports, Reports
+from .runs import OpenRun, TrainingError, computing_on, open_run, save_epoch, save_result
 from .snn import ModelConfig, SpikingNetwork, build_model
 
 OnBatch = Callable[[int, int, float], None]
@@ -60,23 +66,46 @@ def train(
     Raises TrainingError when `out` holds a run and resume is False, when there is nothing to resume or it is another
     run, when another process trains there, and when the loss stops being a number (the last good epoch stays on disk);
     DataError when the data set is not there or damaged.
+
+    Of several processes (see the module) only the main one looks at `out`, calls the functions and gets the network
+    that was kept; what one raises ends all of them.
     """
-    out, data = Path(out), get(recipe.dataset, paths=True)
-    if missing := data.missing():
-        raise DataError(missing)
-    with open_run(out, config, recipe, resume=resume, command=command, threads=threads) as run:
-        with Reports(run, recipe, on_batch) as reports:
+    out, main = Path(out), parallel.is_main()
+    with parallel.together():
+        data = get(recipe.dataset, paths=True)
+        if missing := data.missing():
+            raise DataError(missing)
+        if recipe.batch % parallel.world():
+            raise TrainingError(f"{parallel.world()} processes cannot share a batch of {recipe.batch} samples equally")
+    with _opened(out, config, recipe, resume=resume, command=command, threads=threads) as run:
+        with Reports(run, recipe, on_batch) if main else nullcontext(NoReports()) as reports:
             model = _train(run, config, recipe, data, reports, on_epoch)
-            if on_trained is not None:
+            if on_trained is not None and main:
                 save_result(run, on_trained(reports.tested))
-    if recipe.validation:
+    if recipe.validation and main:
         return load_checkpoint(out / "model.safetensors").model.to(device())
     return model.eval()
 
 
-def _train(run: OpenRun, config: ModelConfig, recipe: Recipe, data: DataSet, reports: Reports, on_epoch):
+@contextmanager
+def _opened(out: Path, config: ModelConfig, recipe: Recipe, **options) -> Iterator[OpenRun]:
+    """open_run by the main process; the others begin from what it found there, and compute on as many threads."""
+    with ExitStack() as stack:
+        run = None
+        with parallel.together():
+            if parallel.is_main():
+                run = stack.enter_context(open_run(out, config, recipe, **options))
+        run, threads = parallel.broadcast((run, torch.get_num_threads()))
+        with computing_on(threads), parallel.watched():
+            yield run
+
+
+def _train(
+    run: OpenRun, config: ModelConfig, recipe: Recipe, data: DataSet, reports: Reports | NoReports, on_epoch
+) -> SpikingNetwork:
     """The epochs that a run still lacks; the network after the last."""
-    pixels, labels = _resident(*data.load("train", steps=config.steps, side=config.in_shape[1]))
+    with parallel.together():
+        pixels, labels = _resident(*data.load("train", steps=config.steps, side=config.in_shape[1]))
     rows, held_out = _split(len(pixels), recipe)
     torch.manual_seed(recipe.seed)
     model = build_model(config)
@@ -86,19 +115,20 @@ def _train(run: OpenRun, config: ModelConfig, recipe: Recipe, data: DataSet, rep
     optimizer = build_optimizer(model, recipe)
     if run.state:
         optimizer.load_state_dict(run.state["optimizer"])
+    forward = parallel.forward_steps(model)
     best = {"best_epoch": 0, "best_accuracy": -1.0}
     best |= {name: value for name, value in (run.state or {}).items() if name in best}
 
     for epoch in range(run.done + 1, recipe.epochs + 1):
         if recipe.patience and epoch - 1 - best["best_epoch"] >= recipe.patience:
             break
-        reports.begin(epoch, len(rows) // min(recipe.batch, len(rows)))
+        reports.begin(epoch, len(rows) // _batch(recipe, rows))
         started = time.perf_counter()
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, epoch)
-        seen = _epoch(model, optimizer, recipe, data, pixels, labels, rows, epoch, reports.batch)
+        seen = _epoch(model, forward, optimizer, recipe, data, pixels, labels, rows, epoch, reports.batch)
         _require_finite(model, recipe, epoch)
-        row = {
+        found = {
             "epoch": epoch,
             "loss": seen.loss,
             "train_accuracy": seen.accuracy[-1],
@@ -109,12 +139,15 @@ def _train(run: OpenRun, config: ModelConfig, recipe: Recipe, data: DataSet, rep
             **_validated(model, recipe, data, pixels, labels, held_out, reports.validated),
             "seconds": round(time.perf_counter() - started, 2),
         }
+        row = parallel.broadcast(found)  # judged once, for all
         judged = row["validation_accuracy"][-1] if len(held_out) else 0.0
         if not len(held_out) or judged > best["best_accuracy"]:
             best = {"best_epoch": epoch, "best_accuracy": judged}
-        reports.epoch(row)
-        save_epoch(run, model, optimizer, data, recipe, row, best)
-        on_epoch(row)
+        with parallel.together():
+            if parallel.is_main():
+                reports.epoch(row)
+                save_epoch(run, model, optimizer, data, recipe, row, best)
+                on_epoch(row)
     return model
 
 
@@ -134,11 +167,14 @@ def _validated(model: SpikingNetwork, recipe: Recipe, data: DataSet, pixels, lab
         return {}
     config, moments = model.config, data.moments(model.config.in_shape[0])
     rows = held_out.to(pixels.device)
-    images, truth, parts = fit(pixels[rows], config.in_shape), labels[rows], []
-    for some in torch.arange(len(rows)).split(chunk_size(config)):
+    images, truth, own = fit(pixels[rows], config.in_shape), labels[rows], {}
+    chunks = torch.arange(len(rows)).split(chunk_size(config))
+    for index in range(parallel.rank(), len(chunks), parallel.world()):
+        some = chunks[index]
         on_part(int(some[0]), len(rows))
-        parts.append(evaluate(model, images[some], truth[some], held_out[some], *moments, seed=recipe.seed))
-    result = join(parts)
+        own[index] = evaluate(model, images[some], truth[some], held_out[some], *moments, seed=recipe.seed)
+    parts = {index: part for found in parallel.gathered(own) for index, part in found.items()}
+    result = join([parts[index] for index in sorted(parts)])
     found = {"validation_accuracy": result.accuracy()["accuracy"].tolist()}
     if config.kind == "snn":
         spikes = result.mean_spikes()[:, 1:].mean(0)
@@ -156,16 +192,19 @@ def _resident(pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 def augmented(pixels: Tensor, pad: int, flip: bool, generator: torch.Generator) -> Tensor:
     """Random crop after padding with black by `pad` pixels, and random horizontal flip; uint8 [B, C, H, W] both ways.
 
-    Of event counts [B, T, C, H, W], all frames of a recording are moved alike.
+    Of event counts [B, T, C, H, W], all frames of a recording are moved alike. Of several processes each gives its rows
+    of a batch, and all must draw from equal generators: the numbers are those of the whole batch.
     """
     if pixels.dim() == 5:
         return augmented(pixels.flatten(1, 2), pad, flip, generator).unflatten(1, pixels.shape[1:3])
     count, _, height, width = pixels.shape
-    top, left = torch.randint(2 * pad + 1, (2, count, 1), generator=generator).to(pixels.device)
+    whole = count * parallel.world()
+    corners = torch.randint(2 * pad + 1, (2, whole, 1), generator=generator)
+    top, left = (parallel.share(corner).to(pixels.device) for corner in corners)
     rows = top + torch.arange(height, device=pixels.device)
     columns = left + torch.arange(width, device=pixels.device)
     if flip:
-        mirrored = torch.rand(count, 1, generator=generator).to(pixels.device) < 0.5
+        mirrored = parallel.share(torch.rand(whole, 1, generator=generator)).to(pixels.device) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
     padded = F.pad(pixels, (pad,) * 4)
     image = torch.arange(count, device=pixels.device)[:, None, None]
@@ -185,29 +224,35 @@ def build_optimizer(model: SpikingNetwork, recipe: Recipe) -> torch.optim.Optimi
     return kind(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999))
 
 
+def _batch(recipe: Recipe, rows: Tensor) -> int:
+    """How many samples all processes train on at once: the recipe's batch, or what there is to share out equally."""
+    return min(recipe.batch, len(rows)) // parallel.world() * parallel.world()
+
+
 def _epoch(
-    model, optimizer, recipe: Recipe, data: DataSet, pixels, labels, rows, epoch: int, on_batch: OnBatch
+    model, forward, optimizer, recipe: Recipe, data: DataSet, pixels, labels, rows, epoch: int, on_batch: OnBatch
 ) -> EpochSeen:
-    """One pass over the training images `rows` in a fresh order; the last, incomplete batch is left out."""
+    """One pass over the training images `rows` in a fresh order; the last, incomplete batch is left out.
+
+    forward: parallel.forward_steps of the model.
+    """
     model.train()
     seed = recipe.seed * 1_000_003 + epoch
     generator = torch.Generator().manual_seed(seed)
     order = rows[torch.randperm(len(rows), generator=generator)].to(pixels.device)
-    batch = min(recipe.batch, len(order))
+    batch = _batch(recipe, rows)
     shape = model.config.in_shape
     moments = data.moments(shape[0])
     losses, hits, rates = [], 0, {}
     batches = len(order) // batch
     for index in range(batches):
-        chosen = order[index * batch : (index + 1) * batch]
+        chosen = parallel.share(order[index * batch : (index + 1) * batch])
         images, truth = fit(pixels[chosen], shape).to(device()), labels[chosen].to(device())
         if recipe.augment:
             images = augmented(images, data.pad, data.flip, generator)
         observe = _rates(model.config, rates) if index == batches - 1 else None
-        scores = model.forward_steps(
-            normalised(images, *moments), seed=seed, samples=chosen.to(device()), observe=observe
-        )
-        losses.append(descend(model, optimizer, recipe, scores, truth))
+        scores = forward(normalised(images, *moments), seed=seed, samples=chosen.to(device()), observe=observe)
+        losses.append(parallel.mean(descend(model, optimizer, recipe, scores, truth)))
         if not math.isfinite(losses[-1]):
             raise TrainingError(
                 f"the loss became {losses[-1]} in epoch {epoch}; the network of the last finished epoch is kept. "
@@ -215,7 +260,9 @@ def _epoch(
             )
         hits += (scores.argmax(2) == truth).sum(1)
         on_batch(epoch, index + 1, losses[-1])
-    return EpochSeen(sum(losses) / batches, (hits.double() / (batches * batch)).tolist(), rates)
+    accuracy = parallel.total(hits).double() / (batches * batch)
+    rates = {layer: parallel.mean(rate) for layer, rate in rates.items()}
+    return EpochSeen(sum(losses) / batches, accuracy.tolist(), rates)
 
 
 def descend(model: SpikingNetwork, optimizer, recipe: Recipe, scores: Tensor, truth: Tensor) -> float:

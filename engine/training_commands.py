@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from argparse import Namespace
@@ -12,18 +13,21 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from . import comparison, cost, training
+from . import comparison, cost, parallel, training
 from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from .commands import UserError, data_set, measured, open_network, print_json
 from .datasets import DataError, DataSet
 from .device import device
 from .presets import PRESETS
 from .runs import computing_on
+from .snn import ModelConfig
 from .training_arguments import fill_from_preset, recorded, setup, wanted
 
 
 def train(arguments: Namespace) -> None:
-    """Train into a folder, then measure on the test split once."""
+    """Train into a folder, then measure on the test split once. Under torchrun --batch is that of each process."""
+    if parallel.world() > 1 and (arguments.preset == "list" or arguments.dry_run):
+        raise UserError("torchrun is for training: ask without it for presets and costs")
     if arguments.preset == "list":
         return _list_presets(arguments)
     fill_from_preset(arguments)
@@ -31,9 +35,12 @@ def train(arguments: Namespace) -> None:
         raise UserError(f"--threads must be from 1 to 1024, not {arguments.threads}")
     if arguments.dry_run:
         return _estimate(arguments)
-    config, recipe = recorded(arguments) if arguments.resume else setup(arguments)
-    command = "python -m engine " + shlex.join(sys.argv[1:]).replace(" --resume", "")
-    with tqdm(total=recipe.epochs, unit="epoch", file=sys.stderr, disable=None) as bar:
+    main = parallel.is_main()
+    with _told(arguments.out), parallel.watched():
+        with parallel.together():
+            plan = _planned(arguments) if main else None
+        config, recipe, command = parallel.broadcast(plan)
+    with tqdm(total=recipe.epochs, unit="epoch", file=sys.stderr, disable=None if main else True) as bar:
 
         def on_epoch(row: dict):
             if bar.disable:  # no terminal: a line an epoch, so that a log shows life
@@ -65,6 +72,8 @@ def train(arguments: Namespace) -> None:
                 threads=arguments.threads,
                 on_trained=on_trained,
             )
+    if not main:
+        return
     if arguments.json:
         return print_json({"out": arguments.out, **found})
     if recipe.precision != "float32":
@@ -74,6 +83,20 @@ def train(arguments: Namespace) -> None:
         f"test accuracy at T = {config.steps}: {found['test_accuracy']:.2%} "
         f"({found['test_correct']} of {found['test_samples']})"
     )
+
+
+def _planned(arguments: Namespace) -> tuple[ModelConfig, training.Recipe, str]:
+    """Network, recipe and the command to record. Raises UserError."""
+    processes = parallel.world()
+    if processes > 1 and not (arguments.resume and arguments.batch is None):
+        arguments.batch = processes * (training.Recipe.batch if arguments.batch is None else arguments.batch)
+    config, recipe = recorded(arguments) if arguments.resume else setup(arguments)
+    launcher = "python"
+    if processes > 1:
+        each = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+        machines = f"--nnodes {processes // each} " if processes > each else ""
+        launcher = f"torchrun {machines}--nproc-per-node {each}"
+    return config, recipe, f"{launcher} -m engine " + shlex.join(sys.argv[1:]).replace(" --resume", "")
 
 
 def _list_presets(arguments: Namespace) -> None:

@@ -38,6 +38,7 @@ def _one(rank: int, function, folder, port: int) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
     try:
         function(folder)
+        os._exit(0)  # at once: see engine.parallel.end_with
     except BaseException:
         (folder / f"{rank}.error").write_text(traceback.format_exc())
         raise

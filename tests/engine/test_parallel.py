@@ -1,9 +1,12 @@
 """Two processes against one with the doubled batch, which uses torch's own batch normalisation (float64)."""
 
+from contextlib import redirect_stderr
+from io import StringIO
+
 import pytest
 import torch
 
-from engine import parallel
+from engine import parallel, torchrun
 from engine.snn import ModelConfig, build_model
 from engine.snn.norm import build_norm
 
@@ -57,10 +60,24 @@ def norms_and_helpers(folder):
     found["total"] = parallel.total(torch.tensor([1, place]))
     found["gathered"] = parallel.gathered({"rank": place})
     found["failures"] = {f"{place} of {broken}": failure_of(broken) for broken in ([], [0], [1], [0, 1])}
-    parallel.tell(f"process {place} ends")
+    with redirect_stderr(StringIO()) as said:
+        parallel.tell(f"process {place} ends")
+    found["said"] = said.getvalue()
+    if place == 0:  # the other one has gone
+        found["alone"] = waiting_alone()
     parallel.stop()
     found["after"] = (parallel.rank(), parallel.world())
     torch.save(found, folder / f"{place}.pt")
+
+
+def waiting_alone() -> str:
+    """What a block raises that waits for a process which has gone."""
+    try:
+        with parallel.watched():
+            parallel.mean(1.0)
+    except parallel.PeerError as error:
+        return str(error)
+    return ""
 
 
 def failure_of(broken) -> str:
@@ -130,12 +147,17 @@ def test_what_fails_in_one_process_fails_in_both(pair):
     assert pair[1]["failures"]["1 of [0, 1]"] == "ValueError: 1 is broken"
 
 
+def test_one_process_says_why_all_end_and_none_waits_for_one_that_has_gone(pair):
+    assert [found["said"] for found in pair] == ["process 0 ends\n", ""]
+    assert pair[0]["alone"] == "another process of this training has ended"
+
+
 def test_one_process_is_left_alone(monkeypatch, capsys):
     """Without torchrun, or with one process of it, no group is made and every value passes through."""
-    for name in parallel.TORCHRUN:
+    for name in torchrun.NAMES:
         monkeypatch.delenv(name, raising=False)
     parallel.start()
-    for name, value in zip(parallel.TORCHRUN, ("0", "1", "127.0.0.1", "1")):
+    for name, value in zip(torchrun.NAMES, ("0", "1", "127.0.0.1", "1")):
         monkeypatch.setenv(name, value)
     parallel.start()
     rows = torch.arange(5)

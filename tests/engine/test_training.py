@@ -133,7 +133,9 @@ def test_one_step_equals_sgd_by_hand():
     reference.load_state_dict(model.state_dict())
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer, rows = training.build_optimizer(model, recipe), torch.arange(32)
-    training._epoch(model, optimizer, recipe, data, pixels, labels, rows, 1, lambda *progress: None)
+    training._epoch(
+        model, model.forward_steps, optimizer, recipe, data, pixels, labels, rows, 1, lambda *progress: None
+    )
 
     order = torch.randperm(32, generator=torch.Generator().manual_seed(1))
     images = (pixels[order] / 255 - data.mean[0]) / data.std[0]
