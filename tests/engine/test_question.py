@@ -43,7 +43,7 @@ def key(checkpoint, data="digits", function=evaluation.evaluate_rows, part=(0, 1
         {"data": None},
         {"more": True},
     ],
-    ids=str,
+    ids=lambda change: next(iter(change)),
 )
 def test_another_question_has_another_key(change, checkpoint):
     assert key(checkpoint, **change) != key(checkpoint)
