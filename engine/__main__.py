@@ -6,6 +6,8 @@ import argparse
 import os
 import sys
 import warnings
+from collections.abc import Callable
+from functools import cache
 
 from . import data_commands
 from .torchrun import several
@@ -202,6 +204,16 @@ def main(argv: list[str] | None = None) -> int:
             parallel.stop()
 
 
+def _waiting() -> Callable[[], None]:
+    """Called again and again while it waits for a GPU, it says so once."""
+
+    @cache
+    def say() -> None:
+        print("waiting until another job is done with the GPU", file=sys.stderr, flush=True)
+
+    return say
+
+
 def _run(argv: list[str] | None) -> int:
     arguments = parser().parse_args(argv)
     if several() and arguments.command != "train":
@@ -210,13 +222,17 @@ def _run(argv: list[str] | None) -> int:
     if getattr(arguments, "data", None):
         os.environ["BNTT_DATA"] = arguments.data
     from . import commands, training_commands  # torch is imported only once the arguments are known to be good
+    from .device import exclusive
 
     makes = arguments.command in ("train", "convert", "compare")
     try:
         if arguments.command == "data":
             data_commands.run(arguments)
-        else:
+        elif arguments.command == "inspect" or getattr(arguments, "preset", None) == "list":
             getattr(training_commands if makes else commands, arguments.command)(arguments)
+        else:
+            with exclusive(_waiting()):
+                getattr(training_commands if makes else commands, arguments.command)(arguments)
     except commands.UserError as error:
         _say(f"python -m engine {arguments.command}: {error}")
         return 2

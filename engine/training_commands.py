@@ -112,16 +112,15 @@ def _estimate(arguments: Namespace) -> None:
         config, recipe = recorded(arguments)
     else:
         config, recipe = wanted(arguments, data_set(arguments.dataset or "digits", paths=True))
-    with computing_on(arguments.threads or torch.get_num_threads()):
+    with _told("the estimate"), computing_on(arguments.threads or torch.get_num_threads()):
         found = cost.measure(config, recipe, cost.training_samples(recipe.dataset))
-    here = cost.machine_memory()
     if arguments.json:
-        return print_json(asdict(found) | {"machine_memory": here})
+        return print_json(asdict(found))
     print(
         f"about {_duration(found.seconds_epoch)} an epoch, {_duration(found.seconds)} in all, "
         f"from {found.steps_measured} steps of {found.batch_measured} samples"
     )
-    has = f"; the {device().type.upper()} has {here / 2**30:.1f} GiB" if here else ""
+    has = f"; the {device().type.upper()} has {found.machine / 2**30:.1f} GiB" if found.machine else ""
     print(f"about {found.memory / 2**30:.2f} GiB of memory{has}")
 
 

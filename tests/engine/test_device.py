@@ -4,12 +4,14 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from engine import device
+from engine import bundled, device
+from engine.__main__ import main
 
 HOLDER = """
 import sys, time
@@ -82,6 +84,46 @@ def test_under_torchrun_each_process_takes_the_gpu_of_its_rank(two_gpus, monkeyp
     monkeypatch.setenv("LOCAL_RANK", "1")
     with device.exclusive():
         assert two_gpus == [1]
+
+
+@pytest.mark.parametrize(
+    "command, taken",
+    [
+        ("evaluate {bundled} --samples 2 --no-store", 1),
+        ("robustness {bundled} --attack gaussian --eps 0.1 --samples 2 --no-store", 1),
+        ("train --layout F4 --steps 1 --epochs 1 --out {out}", 1),
+        ("inspect {bundled}", 0),
+        ("train --preset list", 0),
+        ("data list", 0),
+    ],
+)
+def test_commands_that_compute_take_a_gpu_and_others_do_not(command, taken, monkeypatch, tmp_path, capsys):
+    entered = []
+
+    @contextmanager
+    def recorded(waiting):
+        entered.append(waiting)
+        yield
+
+    monkeypatch.setattr(device, "exclusive", recorded)
+    named = {"bundled": bundled.path("digits"), "out": tmp_path / "run"}
+    assert main([word.format(**named) for word in command.split()]) == 0
+    assert len(entered) == taken
+    for waiting in entered * 2:
+        waiting()
+    assert capsys.readouterr().err.count("waiting until another job is done with the GPU") == taken
+
+
+def test_a_wait_ends_when_nobody_wants_the_result_any_more(two_gpus):
+    """What `waiting` raises comes out, and the GPUs stay with those who have them."""
+
+    def cancelled():
+        raise RuntimeError("Cancelled.")
+
+    with device.exclusive(), device.exclusive():
+        with pytest.raises(RuntimeError, match="Cancelled"), device.exclusive(cancelled):
+            pass
+    assert two_gpus == [0, 1]
 
 
 @pytest.mark.gpu
