@@ -12,7 +12,7 @@ from engine.analysis import gamma
 from engine.checkpoint import Checkpoint, CheckpointError
 from engine.run_library import Run
 
-from . import models, run_table, show
+from . import models, run_table, runs_now, show
 from .charts import comparison, run_looks, training
 
 LOOK_SECONDS = 3.0  # between looks at runs that train
@@ -70,7 +70,7 @@ def curves(runs: list[Run], kept: Mapping[str, int]) -> None:
     chance = 1 / classes.pop() if len(classes) == 1 else None
     epochs = max(run.recipe.epochs if run.state == "running" else run.epochs_done for run in runs)
 
-    @st.fragment(run_every=LOOK_SECONDS if any(run.state == "running" for run in runs) else None)
+    @st.fragment(run_every=LOOK_SECONDS if any(run.state in runs_now.LIVE for run in runs) else None)
     def body() -> None:
         table = pd.concat([run_metrics.metrics(run.folder).assign(run=run.name) for run in runs], ignore_index=True)
         left, right = st.columns(2)
@@ -78,7 +78,7 @@ def curves(runs: list[Run], kept: Mapping[str, int]) -> None:
             st.markdown("**Loss** on the training samples")
             show.chart(training.loss_curves(table, epochs, kept), table, "run_loss", "Training loss after each epoch.")
         with right:
-            st.markdown("**Accuracy at T**")
+            st.markdown("**Accuracy at T** on the training and validation samples")
             figure = training.accuracy_curves(table, epochs, kept, chance)
             show.chart(figure, table, "run_accuracy", "Accuracy at T after each epoch.")
 

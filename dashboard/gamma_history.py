@@ -18,6 +18,11 @@ from . import models
 from .session import View
 
 SAMPLED = 40  # epochs that tell what all of them span
+HEADER_BYTES = 2**20  # of a file of γ, at most
+
+
+class OtherNetwork(TrainingError):
+    """The run kept γ of a network with other layers than that of its own file; one sentence."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,21 @@ def of(view: View) -> History | None:
 
 
 def at(history: History, checkpoint: Checkpoint, epoch: int) -> Checkpoint:
-    """The checkpoint with γ, μ and σ² as they were after an epoch. Raises TrainingError."""
-    return dataclasses.replace(checkpoint, stacks=_stacks(history.folder, epoch, _changed(history.folder, epoch)))
+    """The checkpoint with γ, μ and σ² as they were after an epoch. Raises TrainingError, and OtherNetwork where they
+    are of other layers than the checkpoint's."""
+    return _at(history.folder, checkpoint, epoch)
+
+
+def foreign(history: History, checkpoint: Checkpoint) -> str:
+    """Why the history is not this network's, in a sentence, as the epoch shows that the network was saved after; ""
+    where it is, or where that epoch cannot be read."""
+    try:
+        at(history, checkpoint, history.own or history.epochs[-1])
+    except OtherNetwork as error:
+        return f"{error}."
+    except TrainingError:
+        return ""  # told where that epoch is shown
+    return ""
 
 
 def span(history: History, checkpoint: Checkpoint, quantity: str, layer: str | None) -> np.ndarray:
@@ -55,7 +73,7 @@ def span(history: History, checkpoint: Checkpoint, quantity: str, layer: str | N
     found = []
     for epoch in (history.epochs[place] for place in places):
         try:
-            known = _extremes(history.folder, epoch, _changed(history.folder, epoch), checkpoint)
+            known = _extremes(history.folder, epoch, _stamp(history.folder, epoch), checkpoint)
         except TrainingError:
             continue
         if (layer, quantity) in known:
@@ -63,22 +81,34 @@ def span(history: History, checkpoint: Checkpoint, quantity: str, layer: str | N
     return np.array(found).ravel()
 
 
-def _changed(folder: Path, epoch: int) -> int:
+def _stamp(folder: Path, epoch: int) -> tuple[int, int]:
+    """Size of a file of γ in bytes, and when it was changed; 0 where it cannot be told."""
     try:
-        return (folder / "gamma" / f"{epoch:04}.safetensors").stat().st_mtime_ns
+        found = (folder / "gamma" / f"{epoch:04}.safetensors").stat()
     except OSError:
-        return 0
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
 
 
-@st.cache_resource(max_entries=32, show_spinner=False)
-def _stacks(folder: Path, epoch: int, changed: int) -> dict[str, Stack]:
-    return run_metrics.gamma_at(folder, epoch)
+def _at(folder: Path, checkpoint: Checkpoint, epoch: int) -> Checkpoint:
+    """As `at`. Read anew each time: it takes milliseconds, and kept ones would fill the memory."""
+    own = checkpoint.stacks
+    limit = HEADER_BYTES + sum(part.nbytes for stack in own.values() for part in stack)
+    size, _ = _stamp(folder, epoch)
+    found = run_metrics.gamma_at(folder, epoch, limit) if size <= limit else {}
+    if _shapes(found) != _shapes(own):
+        raise OtherNetwork(f"The γ that {folder.name} kept of epoch {epoch} is not of this network: its layers differ")
+    return dataclasses.replace(checkpoint, stacks=found)
+
+
+def _shapes(stacks: dict[str, Stack]) -> dict[str, tuple[int, ...]]:
+    return {layer: stack.gamma.shape for layer, stack in stacks.items()}
 
 
 @st.cache_data(max_entries=4096, show_spinner=False)
-def _extremes(folder: Path, epoch: int, changed: int, _checkpoint: Checkpoint) -> dict:
+def _extremes(folder: Path, epoch: int, changed: tuple[int, int], _checkpoint: Checkpoint) -> dict:
     """(layer, or None for the means of all, quantity) → (least, largest) after one epoch."""
-    checkpoint = dataclasses.replace(_checkpoint, stacks=run_metrics.gamma_at(folder, epoch))
+    checkpoint = _at(folder, _checkpoint, epoch)
     found = {}
     for quantity in gamma.QUANTITIES:
         tables = {layer: gamma.values(checkpoint, layer, quantity) for layer in checkpoint.stacks}

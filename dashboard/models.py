@@ -26,7 +26,9 @@ def names() -> list[str]:
     folder = runs_folder()
     # runs, and sets of runs
     found = sorted([*folder.glob("*/model.safetensors"), *folder.glob("*/*/model.safetensors")])
-    runs = [f"runs/{path.parent.relative_to(folder).as_posix()}" for path in found]
+    places = [path.parent.relative_to(folder) for path in found]
+    # what begins with a dot is being deleted, or nobody's run
+    runs = [f"runs/{place.as_posix()}" for place in places if not any(part.startswith(".") for part in place.parts)]
     return ready + runs + [f"uploads/{name}" for name in uploads().names(visitor())]
 
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 
 import streamlit as st
 
 from engine import run_library, run_metrics
+from engine.checkpoint.errors import shown
 from engine.run_library import Run
 from engine.runs import TrainingError
 
-from . import models, navigation, run_choice, run_table, show
+from . import models, navigation, run_choice, run_table, runs_now, show
 
 LARGE = 500e6  # bytes, from which a download is worth a word
-WATCH = {"running": "Watch it train", "failed": "Look why, and resume it", "interrupted": "Resume it"}
+LARGEST = 4e9  # bytes, beyond which a browser gets nothing
+WATCH = {"failed": "Look why, and resume it", "interrupted": "Resume it"} | dict.fromkeys(
+    runs_now.LIVE, "Watch it train"
+)
+BUSY = "It is being trained, or about to be: stop it first."
 
 
 def draw(run: Run) -> None:
@@ -32,6 +38,8 @@ def draw(run: Run) -> None:
     told = st.session_state.get("run_told")
     if told and told[0] == run.name:
         st.error(told[1])
+    if failed := _failures().pop(run.name, None):
+        st.error(failed)
     with st.expander("Settings and command"):
         if run.command:
             st.code(run.command, language="bash", wrap_lines=True)
@@ -45,10 +53,10 @@ def draw(run: Run) -> None:
 def _summary(run: Run) -> None:
     """A line; of a run that trains it is kept up to date."""
 
-    @st.fragment(run_every=run_choice.LOOK_SECONDS if run.state == "running" else None)
+    @st.fragment(run_every=run_choice.LOOK_SECONDS if run.state in runs_now.LIVE else None)
     def body() -> None:
         try:
-            now = run_library.read_run(run.folder, run.name)
+            now = runs_now.read(run.name)
         except TrainingError:  # it has just been deleted or renamed, which the list will notice
             return
         said = f"{run_table.state(now)} · {now.epochs_done} of {now.recipe.epochs} epochs"
@@ -75,10 +83,8 @@ def _open(run: Run) -> None:
 
 
 def _rename(run: Run) -> None:
-    running = run.state == "running"
-    box = st.popover(
-        "Rename", icon=":material/edit:", disabled=running, help="It trains: stop it first." if running else None
-    )
+    busy = run.state in runs_now.LIVE
+    box = st.popover("Rename", icon=":material/edit:", disabled=busy, help=BUSY if busy else None)
     with box, st.form(f"rename {run.name}", border=False):
         st.text_input("New name", Path(run.name).name, max_chars=60, key=f"name {run.name}")
         st.form_submit_button("Rename it", on_click=_renamed, args=[run.name])
@@ -91,6 +97,7 @@ def _renamed(name: str) -> None:
     if new == Path(name).name:
         return
     try:
+        _require_idle(name)
         new = run_library.rename_run(models.runs_folder(), name, new)
     except TrainingError as error:
         st.session_state["run_told"] = name, f"{error}."
@@ -102,32 +109,60 @@ def _renamed(name: str) -> None:
     st.session_state["run_done"] = f"{name} is now {new}."
 
 
+def _require_idle(name: str) -> None:
+    """Raises TrainingError for a run whose training has begun since its buttons were drawn, or waits for another."""
+    if runs_now.read(name).state in runs_now.LIVE:
+        raise TrainingError(f"{name} is being trained, or about to be: stop it first")
+
+
 # ---------------------------------------------------------------------------------------------------- to take away
 
 
 def _download(run: Run) -> None:
-    size = run_table.size(run.folder)
+    size, failures = run_table.size(run), _failures()
     said = "The whole folder as a ZIP file, without what a training leaves half written."
     if size > LARGE:
         said += " It is large: the server packs it, and holds it in memory, when you click."
+    refused = _no_download(run, size)
     st.download_button(
         f"Download ({_bytes(size)})",
-        lambda: _packed(run.folder),
+        lambda: _packed(run, failures),
         f"{Path(run.name).name}.zip",
         "application/zip",
         key=f"download {run.name}",
         icon=":material/download:",
         on_click="ignore",
-        help=said,
+        disabled=bool(refused),
+        help=refused or said,
     )
 
 
-def _packed(folder: Path) -> bytes:
-    """The run as a ZIP file, which Streamlit keeps until it has been fetched."""
-    with tempfile.TemporaryDirectory() as place:
-        target = Path(place) / "run.zip"
-        run_library.archive_run(folder, target)
-        return target.read_bytes()
+def _no_download(run: Run, size: int) -> str:
+    """Why a run of so many bytes cannot be packed for a browser, in a sentence; "" where it can."""
+    if size > LARGEST:
+        return f"It is too large for a browser: copy the folder {run.folder.resolve()} on the server."
+    if size > shutil.disk_usage(tempfile.gettempdir()).free:
+        return f"The server has no room to pack it: copy the folder {run.folder.resolve()} there."
+    return ""
+
+
+def _packed(run: Run, failures: dict[str, str]) -> bytes:
+    """The run as a ZIP file, which Streamlit keeps until it has been fetched. Called outside of the page, where an
+    error can only be told by the browser, in its own words: the sentence is left in `failures` for when it is drawn next.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as place:
+            target = Path(place) / "run.zip"
+            run_library.archive_run(run.folder, target)
+            return target.read_bytes()
+    except (TrainingError, OSError) as error:
+        failures[run.name] = f"The download failed: {shown(error, 300)}."
+        raise
+
+
+def _failures() -> dict[str, str]:
+    """Why downloads failed, by run."""
+    return st.session_state.setdefault("failed_downloads", {})
 
 
 def _bytes(size: float) -> str:
@@ -140,9 +175,9 @@ def _bytes(size: float) -> str:
 
 
 def _delete(run: Run) -> None:
-    running = run.state == "running"
-    said = "It trains: stop it first." if running else None
-    if st.button("Delete …", key=f"delete {run.name}", icon=":material/delete:", disabled=running, help=said):
+    busy = run.state in runs_now.LIVE
+    said = BUSY if busy else None
+    if st.button("Delete …", key=f"delete {run.name}", icon=":material/delete:", disabled=busy, help=said):
         st.session_state.pop("run_told", None)
         _confirm(run)
 
@@ -155,7 +190,7 @@ def _confirm(run: Run) -> None:
     if run.epochs_done:
         history = "the metrics" + (" and γ" if run_metrics.gamma_epochs(run.folder) else "")
         lost.append(f"{history} of {run.epochs_done} epochs")
-    size = _bytes(run_table.size(run.folder))
+    size = _bytes(run_table.size(run))
     st.markdown(f"**{run.name}** goes for good: {', '.join(lost)}, {size} in all. It cannot be brought back.")
     told = st.session_state.get("run_told")
     if told and told[0] == run.name:
@@ -169,6 +204,7 @@ def _confirm(run: Run) -> None:
 def _deleted(name: str) -> None:
     st.session_state.pop("run_told", None)
     try:
+        _require_idle(name)
         run_library.delete_run(models.runs_folder(), name)
     except TrainingError as error:
         st.session_state["run_told"] = name, f"{error}."

@@ -6,9 +6,9 @@ import hashlib
 
 import streamlit as st
 
-from engine.run_library import Run, list_runs
+from engine.run_library import Run
 
-from . import models, run_table
+from . import run_table, runs_now
 
 KEY = "compare"  # of the choice, also in the URL
 MOST = 8
@@ -57,9 +57,9 @@ def _table(runs: list[Run], asked: str, chosen: list[str]) -> None:
     read = [runs]  # already, by the run of the script that draws this first
     before = _page_depends_on(runs)
 
-    @st.fragment(run_every=LOOK_SECONDS if any(run.state == "running" for run in runs) else None)
+    @st.fragment(run_every=LOOK_SECONDS if any(run.state in runs_now.LIVE for run in runs) else None)
     def body() -> None:
-        now = read.pop() if read else list_runs(models.runs_folder())
+        now = read.pop() if read else runs_now.listed()
         if _page_depends_on(now) != before or st.session_state.get(KEY) != chosen:
             st.rerun()
         shown = run_table.matching(now, asked)
@@ -83,7 +83,11 @@ def _rows(shown: list[Run], chosen: list[str]) -> None:
     ticked = [place for place, name in enumerate(names) if name in chosen]
     known = st.session_state.get(key)
     # new numbers in the table make the browser forget the ticks
-    if known is None or sorted(known["selection"]["rows"]) != ticked or any(run.state == "running" for run in shown):
+    if (
+        known is None
+        or sorted(known["selection"]["rows"]) != ticked
+        or any(run.state in runs_now.LIVE for run in shown)
+    ):
         st.session_state[key] = {"selection": {"rows": ticked, "columns": [], "cells": []}}
     st.dataframe(
         run_table.overview(shown),

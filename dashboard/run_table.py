@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,8 +13,17 @@ import streamlit as st
 from engine import run_metrics
 from engine.run_library import Run
 
-STATES = {"running": "▶ running", "finished": "✓ finished", "failed": "✕ failed", "interrupted": "‖ interrupted"}
-NORMS = {"bntt": "BNTT", "bn": "BatchNorm", "tdbn": "tdBN", "none": "none"}
+from .runs_now import LIVE
+from .training_form import NORM_TITLES
+
+STATES = {
+    "running": "▶ running",
+    "starting": "▷ starting",
+    "waiting": "▷ waiting",
+    "finished": "✓ finished",
+    "failed": "✕ failed",
+    "interrupted": "‖ interrupted",
+}
 SETTINGS = {
     "dataset": "Data set",
     "arch": "Architecture",
@@ -53,12 +64,12 @@ def overview(runs: list[Run]) -> pd.DataFrame:
             "Data set": run.recipe.dataset,
             "Network": network(run),
             "T": run.config.steps,
-            "Norm": NORMS.get(run.config.norm, run.config.norm),
+            "Norm": NORM_TITLES.get(run.config.norm, run.config.norm),
             "Epochs": f"{run.epochs_done}/{run.recipe.epochs}",
             "Test": 100 * test_accuracy(run),
             "Validation": 100 * _best_validation(run.folder, _changed(run.folder / "metrics.jsonl")),
             "Started": pd.Timestamp(run.created, unit="s", tz="UTC").tz_convert(st.context.timezone or "UTC"),
-            "Size": size(run.folder),
+            "Size": size(run),
         }
         for run in runs
     ]
@@ -72,8 +83,7 @@ def state(run: Run) -> str:
         return STATES[run.state]
     if now.stage == "testing":
         return f"{STATES['running']}, testing"
-    share = (now.epoch - 1 + (now.batch / max(1, now.batches) if now.stage == "training" else 1)) / max(1, now.epochs)
-    return f"{STATES['running']} {100 * min(1.0, share):.0f} %"
+    return f"{STATES['running']} {100 * now.share:.0f} %"
 
 
 def network(run: Run) -> str:
@@ -87,9 +97,29 @@ def test_accuracy(run: Run) -> float:
     return float(value) if type(value) in (int, float) and 0 <= value <= 1 else float("nan")
 
 
-def size(folder: Path) -> int:
-    """Bytes of all files of a run."""
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+def size(run: Run) -> int:
+    """Bytes of all files of a run. Of one that nobody trains it is kept: files come and go by a change of its folders."""
+    if run.state in LIVE:
+        return _size(run.folder)
+    inside = (run.folder, run.folder / "gamma", run.folder / "tensorboard")
+    return _kept_size(run.folder, [_changed(folder) for folder in inside])
+
+
+@st.cache_data(max_entries=2000, show_spinner=False)
+def _kept_size(folder: Path, changed: list[int]) -> int:
+    return _size(folder)
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            try:
+                found = os.lstat(os.path.join(inside, name))
+            except FileNotFoundError:  # files come and go while a run is trained
+                continue
+            total += found.st_size if stat.S_ISREG(found.st_mode) else 0
+    return total
 
 
 def matching(runs: list[Run], text: str) -> list[Run]:
@@ -97,7 +127,7 @@ def matching(runs: list[Run], text: str) -> list[Run]:
     words = text.casefold().split()
 
     def row(run: Run) -> str:
-        said = (run.name, run.state, run.recipe.dataset, network(run), NORMS.get(run.config.norm, run.config.norm))
+        said = (run.name, run.state, run.recipe.dataset, network(run), NORM_TITLES.get(run.config.norm, ""))
         return " ".join(said).casefold()
 
     return [run for run in runs if all(word in row(run) for word in words)]
@@ -121,7 +151,7 @@ def differences(runs: list[Run]) -> pd.DataFrame:
 
 def _written(name: str, value) -> str:
     if name == "norm":
-        return NORMS.get(value, value)
+        return NORM_TITLES.get(value, value)
     if value is None:
         return {"gamma_decay": "as the rest", "layout": "as usual"}.get(name, "none")
     if isinstance(value, bool):

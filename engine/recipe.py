@@ -9,6 +9,8 @@ from typing import Any
 from .snn import PRECISIONS
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
+MOST = 1_000_000  # epochs, samples of a batch, and the largest decay or clip: beyond anything that trains
+MOST_MILESTONES = 100
 SCHEDULES = ("steps", "cosine", "constant")
 
 
@@ -47,16 +49,22 @@ class Recipe:
         object.__setattr__(self, "milestones", tuple(self.milestones))
         for holds, sentence in (
             (self.epochs >= 1, "epochs must be 1 or more"),
+            (self.epochs <= MOST, f"epochs must be at most {MOST:,}"),
             (self.batch >= 2, "batch must be 2 or more: batch statistics need two images"),
-            (0 < self.lr < 1e3, "lr must be above 0 and below 1000"),
+            (self.batch <= MOST, f"batch must be at most {MOST:,}"),
+            (0 < self.lr < 1e3, "the learning rate (lr) must be above 0 and below 1000"),
             (0 <= self.momentum < 1, "momentum must be at least 0 and below 1"),
             (self.weight_decay >= 0 and (self.gamma_decay or 0) >= 0, "weight decay must not be negative"),
+            (self.weight_decay <= MOST and (self.gamma_decay or 0) <= MOST, f"weight decay must be at most {MOST:,}"),
+            (len(self.milestones) <= MOST_MILESTONES, f"there may be at most {MOST_MILESTONES} milestones"),
             (all(0 < m < 1 for m in self.milestones), "milestones are shares of the epochs, between 0 and 1"),
             (0 <= self.seed < 2**31, "seed must be from 0 to 2^31 − 1"),
             (0 <= self.validation <= 0.5, "validation must be a share of the training samples, from 0 to 0.5"),
             (self.patience is None or self.patience >= 1, "patience must be 1 epoch or more"),
+            (self.patience is None or self.patience <= MOST, f"patience must be at most {MOST:,} epochs"),
             (self.patience is None or self.validation > 0, "patience needs validation samples: set a share of them"),
-            (self.clip is None or self.clip > 0, "clip must be above 0"),
+            (self.clip is None or self.clip > 0, "the norm to clip at (clip) must be above 0"),
+            (self.clip is None or self.clip <= MOST, f"the norm to clip at (clip) must be at most {MOST:,}"),
             (self.precision in PRECISIONS, f"precision must be one of {', '.join(PRECISIONS)}"),
             (self.optimizer in OPTIMIZERS, f"optimizer must be one of {', '.join(OPTIMIZERS)}"),
             (self.schedule in SCHEDULES, f"schedule must be one of {', '.join(SCHEDULES)}"),

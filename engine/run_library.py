@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 from .checkpoint.errors import shown
 from .files import read_table, replacing
@@ -22,6 +28,10 @@ from .run_metrics import last_epoch, metrics
 from .runs import Setup, TrainingError, read_setup
 from .snn import ModelConfig
 
+LOOK_SECONDS = 0.2  # where readers hold the lock of a run one after another
+IDLE_SECONDS = 1  # to wait for whoever looks at a run that is to be changed
+DELETED = ".deleted-"
+LEFT_SECONDS = 60
 NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,59}"
 
 
@@ -112,17 +122,36 @@ def _read(file: Path) -> dict:
 
 
 def _is_held(folder: Path) -> bool:
-    """Whether a process trains in the folder."""
+    """Whether a process trains in the folder. Others may look at the same time."""
     file = folder / ".lock"
     if file.is_symlink() or not file.is_file():
         return False
     try:
-        with FileLock(file, timeout=0):
+        return _is_locked(file) if fcntl else _is_locked_for_long(file)
+    except OSError:  # another user's run, which this one cannot see into
+        return False
+
+
+def _is_locked(file: Path) -> bool:
+    """Asks for a share of the flock that FileLock takes whole, which any number of readers may have. Raises OSError."""
+    handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_UN)  # now, also for a child process that got a copy of the handle
+        return False
+    except (BlockingIOError, PermissionError):
+        return True
+    finally:
+        os.close(handle)
+
+
+def _is_locked_for_long(file: Path) -> bool:
+    """Where locks cannot be shared: looks more than once, since another reader holds it for a moment. Raises OSError."""
+    try:
+        with FileLock(file, timeout=LOOK_SECONDS):
             return False
     except Timeout:
         return True
-    except OSError:  # another user's run, which this one cannot see into
-        return False
 
 
 def _is_over(folder: Path, setup: Setup, done: int) -> bool:
@@ -150,15 +179,27 @@ def rename_run(folder: Path, name: str, new: str) -> str:
 
 
 def delete_run(folder: Path, name: str) -> None:
-    """Delete a run of the runs folder for good. Raises TrainingError."""
+    """Delete a run of the runs folder for good, and what an earlier delete beside it left. Raises TrainingError."""
     path = _own(folder, name)
-    hidden = path.with_name(f".deleted-{secrets.token_hex(4)}")  # half a run is never seen
+    hidden = path.with_name(DELETED + secrets.token_hex(4))  # half a run is never seen
     with _idle(path, name):
         _move(path, hidden, name)
+    for left in (*folder.glob(f"{DELETED}*"), *path.parent.glob(f"{DELETED}*")):
+        if left != hidden and _is_left_over(left):
+            shutil.rmtree(left, ignore_errors=True)  # nobody asked for it now
     try:
         shutil.rmtree(hidden)
     except OSError as error:
         raise TrainingError(f"{name} is no longer listed, but not all of {hidden} could be deleted: {error}") from error
+
+
+def _is_left_over(hidden: Path) -> bool:
+    """Whether nobody is deleting this any more: each file that goes changes its folder."""
+    try:
+        found = os.lstat(hidden)
+    except OSError:
+        return False
+    return time.time() - max(found.st_mtime, found.st_ctime) >= LEFT_SECONDS
 
 
 def _own(folder: Path, name: str) -> Path:
@@ -178,7 +219,7 @@ def _own(folder: Path, name: str) -> Path:
 def _idle(path: Path, name: str) -> Iterator[None]:
     """Nothing trains in a run, and nothing begins to. Raises TrainingError."""
     try:
-        with FileLock(path / ".lock", timeout=0):
+        with FileLock(path / ".lock", timeout=IDLE_SECONDS):
             yield
     except Timeout:
         raise TrainingError(f"{name} is being trained: stop it first") from None
@@ -195,6 +236,8 @@ def _move(path: Path, target: Path, name: str) -> None:
 
 def archive_run(folder: Path, target: Path) -> None:
     """Pack a run into a ZIP file, without what begins with a dot: the lock, and files half written. Raises TrainingError."""
+    if not os.path.isfile(folder / "config.json"):
+        raise TrainingError(f"{folder.name} is no longer here")
     try:
         with replacing(target) as file, zipfile.ZipFile(file, "w", strict_timestamps=False) as archive:
             for path in sorted(folder.rglob("*")):

@@ -187,7 +187,7 @@ def open_run(
         found = read_setup(folder)
         if (found.config, found.recipe) != (config, recipe) or threads not in (None, found.threads or threads):
             raise TrainingError(f"{folder} holds a run with other settings than these; see its config.json")
-        command, threads = found.command or command, found.threads or threads
+        command, threads = found.command, found.threads or threads  # how it began, not how it goes on
     threads = threads or torch.get_num_threads()
     if not resume:
         create_run(folder, config, recipe, command=command, threads=threads)
@@ -211,6 +211,9 @@ def computing_on(count: int) -> Iterator[None]:
 
 def _prepared(folder: Path) -> dict | None:
     """The saved state of a run that is held, None before its first epoch; what a killed process left is cleared away."""
+    for inside in ("gamma", "tensorboard"):
+        if (folder / inside).is_symlink():
+            raise TrainingError(f"{folder / inside} is a link to somewhere else: put a folder in its place to go on")
     try:
         state = None
         if (folder / "state.pt").exists():

@@ -15,6 +15,9 @@ from engine.runs import TrainingError
 
 view = current()
 history = gamma_history.of(view)
+foreign = gamma_history.foreign(history, view.checkpoint) if history else ""
+if foreign:
+    history = None
 SORTS = {
     "as stored": lambda table: np.arange(table.shape[1]),
     "by peak time": lambda table: np.lexsort((-table.max(0), table.argmax(0))),
@@ -156,6 +159,8 @@ show.heading(
     view,
     "γ scales each layer at each timestep. It shows when a layer works, and when a timestep no longer matters.",
 )
+if foreign:
+    st.warning(foreign)
 
 
 @st.fragment

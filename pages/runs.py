@@ -4,8 +4,8 @@ import shlex
 
 import streamlit as st
 
-from dashboard import compare_measured, compare_runs, models, navigation, one_run, run_choice
-from engine.run_library import Run, list_runs
+from dashboard import compare_measured, compare_runs, models, navigation, one_run, run_choice, runs_now
+from engine.run_library import Run
 
 
 def nothing_yet() -> None:
@@ -40,7 +40,7 @@ st.markdown(
 )
 if done := st.session_state.pop("run_done", None):
     st.toast(done)
-runs = list_runs(folder)
+runs = runs_now.listed()
 if runs:
     chosen = run_choice.choose(runs)
     colours = compare_runs.colours(chosen)

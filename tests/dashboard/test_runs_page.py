@@ -13,14 +13,15 @@ import safetensors.numpy
 from filelock import FileLock
 from streamlit.testing.v1 import AppTest
 
-from dashboard import models, run_choice, show, work
+from dashboard import models, one_run, run_choice, run_table, runs_now, show, work
 from engine import ModelConfig, load_checkpoint
 from engine.analysis import early_exit, robustness
 from engine.analysis.evaluation import evaluate_rows, wilson
 from engine.analysis.robustness import Attack, attack_rows
 from engine.datasets import get
+from engine.job import Job
 from engine.recipe import Recipe
-from engine.runs import create_run
+from engine.runs import TrainingError, create_run
 from engine.training import train
 from tests.dashboard.apps import APP, WAIT, assert_drawn, drawn, figure, finished, healthy, said
 
@@ -159,7 +160,9 @@ def test_one_run_opens_in_the_sidebar(runs):
     assert app.title[0].value == "Overview" and app.selectbox(key="model").value == "runs/first"
 
 
-@pytest.mark.parametrize("name, told", [("failed", "It stopped: the loss was no number in epoch 1."), ("waiting", None)])
+@pytest.mark.parametrize(
+    "name, told", [("failed", "It stopped: the loss was no number in epoch 1."), ("waiting", None)]
+)
 def test_a_run_without_a_network_cannot_be_opened(name, told, runs):
     app = choose(opened(), name)
     assert button(app, "Open in the dashboard").proto.disabled
@@ -241,6 +244,91 @@ def test_a_run_that_somebody_else_deletes_leaves_the_choice(runs):
     app = choose(opened(), "first", "second")
     shutil.rmtree(runs / "first")
     assert chosen(healthy(app.run())) == ["second"]
+
+
+@pytest.fixture
+def begun(runs, monkeypatch):
+    """A training of the run "waiting" that does not hold its folder yet; job._begin() and others change its state."""
+    job = Job("training", "Training waiting", 1)
+    monkeypatch.setattr(work, "training_job", lambda name, start: job if name == "waiting" and not start else None)
+    return job
+
+
+@pytest.mark.parametrize("state", ["starting", "waiting"])
+def test_a_training_that_does_not_hold_its_folder_yet_is_left_alone(state, begun):
+    if state == "waiting":
+        begun._wait_for_a_slot()
+    app = choose(opened(), "waiting")
+    assert listed(app).set_index("Run")["State"]["waiting"].split()[1] == state
+    assert button(app, "Delete …").proto.disabled
+    assert [link.proto.label for link in app.main.get("page_link")][0] == "Watch it train"
+    begun.cancel()
+    assert listed(healthy(app.run())).set_index("Run")["State"]["waiting"].split()[1] == "interrupted"
+    assert not button(app, "Delete …").proto.disabled
+
+
+def test_a_run_whose_training_begins_to_wait_while_one_asks_is_kept(runs, begun):
+    begun._end("cancelled")
+    app = choose(opened(), "waiting")
+    button(app, "Delete …").click().run()
+    begun._state = "waiting"
+    healthy(button(app, "Delete it for good").click().run())
+    assert (runs / "waiting").is_dir()
+    assert any("about to be" in error.value for error in app.error)
+
+
+def test_the_size_of_a_run_whose_files_come_and_go_is_told(runs, monkeypatch):
+    """A file that is listed and then gone, as progress.json is while a run trains."""
+    lstat = os.lstat
+
+    def gone(path, *more, **others):
+        if str(path).endswith("state.pt"):
+            raise FileNotFoundError(path)
+        return lstat(path, *more, **others)
+
+    with FileLock(runs / "first" / ".lock"):
+        run = runs_now.read("first")
+        whole = run_table.size(run)
+        monkeypatch.setattr(os, "lstat", gone)
+        assert run_table.size(run) == whole - lstat(runs / "first" / "state.pt").st_size
+
+
+def test_the_size_of_a_run_that_nobody_trains_is_looked_up_once(runs, monkeypatch):
+    run, walks, walk = runs_now.read("second"), [], os.walk
+    monkeypatch.setattr(os, "walk", lambda *args: walks.append(args) or walk(*args))
+    first = run_table.size(run)
+    assert run_table.size(run) == first and len(walks) == 1
+    (runs / "second" / "gamma" / "0009.safetensors").write_bytes(b"0123456789")
+    assert run_table.size(run) == first + 10
+
+
+@pytest.mark.parametrize("hidden", [".deleted-0123abcd", "sets/.deleted-0123abcd"])
+def test_what_is_being_deleted_is_not_offered(hidden, runs):
+    (runs / "first").rename(runs / hidden)
+    assert [name for name in models.names() if name.startswith("runs/")] == [
+        "runs/second",
+        "runs/sets/plain",
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------- download
+
+
+def test_a_run_too_large_for_a_browser_names_its_folder(runs, monkeypatch):
+    monkeypatch.setattr(one_run, "LARGEST", 1000)
+    found = [one for one in choose(opened(), "first").get("download_button") if "Download" in one.proto.label]
+    assert found[0].proto.disabled and str(runs / "first") in found[0].proto.help
+
+
+def test_why_a_download_failed_is_told_when_the_page_is_drawn_next(runs):
+    """Its file is packed apart from the page: the folder is gone by then."""
+    app, run = choose(opened(), "first"), runs_now.read("first")
+    failures = app.session_state["failed_downloads"]
+    with pytest.raises(TrainingError):
+        one_run._packed(replace(run, folder=runs / "gone"), failures)
+    (told,) = sentences(healthy(app.run()))
+    assert told.startswith("The download failed") and "\n" not in told
+    assert not sentences(healthy(app.run()))
 
 
 # ----------------------------------------------------------------------------------------------------- comparison
@@ -436,3 +524,30 @@ def test_an_epoch_that_cannot_be_read_is_one_sentence(runs):
     assert len(app.main.error) == 1 and "epoch 2" in app.main.error[0].value
     healthy(slider(app).set_value(1).run())
     assert not app.main.error and app.get("plotly_chart")
+
+
+def larger(tensors):
+    return {name: np.ones((3, 500_000), np.float32) for name in tensors}
+
+
+def with_another_layer(tensors):
+    return tensors | {name.replace("conv1", "conv2"): table for name, table in tensors.items() if "conv1" in name}
+
+
+def of_fewer_steps(tensors):
+    return {name: table[:2].copy() for name, table in tensors.items()}
+
+
+@pytest.mark.parametrize("change", [larger, with_another_layer, of_fewer_steps])
+def test_a_history_of_another_network_is_one_sentence_and_no_slider(change, runs, monkeypatch):
+    """Of a larger one no byte is read."""
+    for file in (runs / "first" / "gamma").iterdir():
+        safetensors.numpy.save_file(change(safetensors.numpy.load_file(file)), file)
+    if change is larger:
+        monkeypatch.setattr("engine.run_metrics.gamma_at", lambda *_: pytest.fail("read"))
+    app = opened("gamma", model="runs/first")
+    assert slider(app) is None and [box.value for box in app.main.warning if "not of this network" in box.value]
+    own = safetensors.numpy.load_file(runs / "first" / "model.safetensors")
+    conv1 = [own[f"bntt1.{t}.weight"].mean() for t in range(3)]
+    fc1 = [own[f"bntt_fc.{t}.weight"].mean() for t in range(3)]
+    assert_drawn(app, "gamma_layers", [conv1, fc1])

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from engine import load_checkpoint, training
 from engine import runs as runs_module
-from engine import training
 from engine.progress import Progress, ProgressFile, read_progress
 from engine.run_library import read_run
 from engine.runs import TrainingError, create_run, failures_kept, open_run
@@ -267,6 +267,33 @@ def test_a_created_run_is_begun_by_resuming_it(tmp_path):
     assert one["command"] == "c"
 
 
+@pytest.mark.parametrize("epochs, command", [(1, "the first"), (0, "")])
+def test_an_old_run_keeps_the_command_it_began_with(epochs, command, tmp_path):
+    """Its config.json has none, so the last state's counts, and never that of the resume."""
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, RECIPE, folder, command="the first", **{"on_epoch" if epochs else "on_batch": stop})
+    setup = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({name: setup[name] for name in ("model", "recipe")}))
+    train(CONFIG, RECIPE, folder, resume=True, command="train --resume")
+    assert torch.load(folder / "state.pt", weights_only=True)["command"] == command
+    assert load_checkpoint(folder / "last.safetensors").metadata.get("command", "") == command
+
+
+@pytest.mark.parametrize("name", ["gamma", "tensorboard"])
+def test_files_behind_a_link_are_not_touched(name, tmp_path):
+    folder, out = tmp_path / "run", tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, RECIPE, folder, on_epoch=stop)
+    (folder / name).rename(out)
+    (out / "0009.safetensors").write_text("somebody's")
+    (folder / name).symlink_to(out)
+    before = sorted(out.iterdir())
+    with pytest.raises(TrainingError, match=f"{name} is a link to somewhere else"):
+        train(CONFIG, RECIPE, folder, resume=True)
+    assert sorted(out.iterdir()) == before
+
+
 # ------------------------------------------------------------------------------------------------------- threads
 
 
@@ -293,8 +320,8 @@ def test_a_run_of_unknown_threads_takes_any(tmp_path):
     create_run(tmp_path / "run", CONFIG, RECIPE, command="", threads=1)
     setup = json.loads((tmp_path / "run" / "config.json").read_text())
     (tmp_path / "run" / "config.json").write_text(json.dumps({name: setup[name] for name in ("model", "recipe")}))
-    with open_run(tmp_path / "run", CONFIG, RECIPE, resume=True, threads=3, command="mine") as run:
-        assert torch.get_num_threads() == 3 and run.command == "mine" and run.done == 0
+    with open_run(tmp_path / "run", CONFIG, RECIPE, resume=True, threads=3) as run:
+        assert torch.get_num_threads() == 3 and run.done == 0
 
 
 # --------------------------------------------------------------------------------------------------- TensorBoard

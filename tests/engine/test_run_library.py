@@ -3,7 +3,10 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
+import tracemalloc
 import zipfile
 from dataclasses import asdict, replace
 
@@ -15,7 +18,7 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import load_checkpoint
+from engine import load_checkpoint, run_library, run_metrics
 from engine.files import write_text
 from engine.run_library import archive_run, delete_run, list_runs, read_run, rename_run
 from engine.run_metrics import (
@@ -144,6 +147,59 @@ def test_states_of_a_run(folder):
     assert (read_run(new).state, read_run(new).result) == ("finished", {"test_accuracy": 0.5})
 
 
+def looked_at(folder, readers, looks):
+    """The states that many threads see at once."""
+    found, begin = [], threading.Barrier(readers)
+
+    def look():
+        begin.wait(20)
+        found.extend(read_run(folder).state for _ in range(looks))
+
+    threads = [threading.Thread(target=look) for _ in range(readers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+def test_readers_do_not_take_each_other_for_a_training(folder):
+    assert looked_at(folder / "mine", 8, 60) == ["finished"] * 480
+
+
+def test_readers_do_not_where_locks_cannot_be_shared(folder, monkeypatch):
+    monkeypatch.setattr(run_library, "fcntl", None)
+    assert looked_at(folder / "mine", 2, 20) == ["finished"] * 40
+    with held(folder / "mine"):
+        assert read_run(folder / "mine").state == "running"
+
+
+HOLDER = """
+import sys
+from filelock import FileLock
+with FileLock(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_another_process_holds_is_running_until_it_ends(folder):
+    command = [sys.executable, "-c", HOLDER, str(folder / "mine" / ".lock")]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    assert looked_at(folder / "mine", 4, 5) == ["running"] * 20
+    holder.communicate()
+    assert read_run(folder / "mine").state == "finished"
+
+
+def test_a_look_at_a_run_does_not_keep_it_from_being_renamed(folder):
+    """A reader that holds the lock for a moment, as one does where locks cannot be shared."""
+    lock = FileLock(folder / "mine" / ".lock", thread_local=False)
+    lock.acquire()
+    threading.Timer(0.2, lock.release).start()
+    assert rename_run(folder, "mine", "new") == "new"
+
+
 def test_killed_while_it_was_measured_a_run_is_interrupted(folder):
     write_text(folder / "mine" / "progress.json", "{}")
     assert read_run(folder / "mine").state == "interrupted"
@@ -224,6 +280,38 @@ def test_a_line_too_long_is_left_out_and_later_ones_are_read(tmp_path):
     assert metrics(tmp_path)["epoch"].tolist() == [2] and last_epoch(tmp_path) == 2
 
 
+def test_a_huge_history_takes_little_memory(tmp_path):
+    """3 MB of short numbers; peak as Python and NumPy report it, which is 32 bytes and more for each that is an object."""
+    line = json.dumps({"epoch": 0, "gamma": {"conv1": [0.5] * 10_000}, "x": [1.5] * 10_000})
+    lines = [line.replace('"epoch": 0', f'"epoch": {epoch}') for epoch in range(1, 31)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    tracemalloc.start()
+    table = mean_gamma(tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(table) == 30 * 10_000 and peak < 40e6
+
+
+def test_lists_and_tables_beyond_any_network_are_left_out(tmp_path):
+    """The row itself stays; of rows that are more than fit, the first stay."""
+    rows = [
+        {"epoch": 1, "loss": 1.0, "gamma": {"conv1": [1.0] * 10_001, "conv2": [2.0]}},
+        {"epoch": 2, "loss": 1.0, "gamma": {f"conv{n}": [1.0] for n in range(101)}, "firing_rate": {"conv1": 0.5}},
+        {"epoch": 3, "loss": 1.0, "train_accuracy_steps": [0.5] * 10_000},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert metrics(tmp_path)["epoch"].tolist() == [1, 2, 3] and last_epoch(tmp_path) == 3
+    assert mean_gamma(tmp_path).to_numpy().tolist() == [[1, "conv2", 1, 2.0]]
+    assert len(firing_rates(tmp_path)) == 1 and len(exit_accuracy(tmp_path)) == 10_000
+
+
+def test_numbers_beyond_what_is_kept_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_metrics, "MOST_CELLS", 350)
+    rows = [{"epoch": n, "gamma": {"conv1": [1.0] * 100}} for n in range(1, 5)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert metrics(tmp_path)["epoch"].tolist() == [1, 2] and len(mean_gamma(tmp_path)) == 200
+
+
 def test_a_pipe_and_a_folder_in_the_place_of_files(folder):
     """Neither blocks."""
     mine = folder / "mine"
@@ -254,10 +342,18 @@ SETUP = {"model": CONFIG.to_dict(), "recipe": asdict(RECIPE)}
         json.dumps(SETUP | {"recipe": {"lr": "big"}}).encode(),
         json.dumps(SETUP | {"recipe": {"milestones": 3}}).encode(),
         json.dumps(SETUP | {"recipe": {"surprise": 3}}).encode(),
+        json.dumps(SETUP | {"recipe": {"epochs": 10**400}}).encode(),
+        json.dumps(SETUP | {"recipe": {"batch": 10**400}}).encode(),
+        json.dumps(SETUP | {"recipe": {"weight_decay": 10**400}}).encode(),
+        json.dumps(SETUP | {"recipe": {"gamma_decay": 10**400}}).encode(),
+        json.dumps(SETUP | {"recipe": {"clip": 10**400}}).encode(),
+        json.dumps(SETUP | {"recipe": {"patience": 10**400, "validation": 0.1}}).encode(),
+        json.dumps(SETUP | {"recipe": {"milestones": [0.5] * 101}}).encode(),
+        json.dumps(SETUP).replace('"clip": null', '"clip": 1e999').encode(),
         b'{"model": {"leak": 1e999}, "recipe": {}}',
         b" " * (2**20 + 1),
     ],
-    ids=range(13),
+    ids=range(21),
 )
 def test_a_config_of_any_content_is_refused_in_a_sentence(content, tmp_path):
     (tmp_path / "bad").mkdir()
@@ -334,6 +430,21 @@ def test_a_run_is_deleted(folder):
     shutil.copytree(folder / "mine", folder / "other")
     delete_run(folder, "mine")
     assert [run.name for run in list_runs(folder)] == ["other"] and os.listdir(folder) == ["other"]
+
+
+def test_what_a_delete_that_died_left_goes_with_the_next(folder, monkeypatch):
+    """But nothing that another process may be deleting, no link's other end, and nothing else hidden."""
+    shutil.copytree(folder / "mine", folder / "set" / "inner")
+    for name in (".deleted-0123abcd", "set/.deleted-0123abcd", ".mine", "../out"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "kept").write_text("x")
+    (folder / ".deleted-aaaaaaaa").symlink_to(folder.parent / "out")
+    delete_run(folder, "mine")
+    assert (folder / ".deleted-0123abcd" / "kept").exists()
+    monkeypatch.setattr(run_library, "LEFT_SECONDS", 0)
+    delete_run(folder, "set/inner")
+    assert not list(folder.rglob(".deleted-0123abcd"))
+    assert (folder / ".mine" / "kept").exists() and (folder.parent / "out" / "kept").exists()
 
 
 @pytest.mark.parametrize("new", ["", ".x", "..", "a/b", "a b", "ä", "x" * 61, "a\n", "mine", "taken", "link"])

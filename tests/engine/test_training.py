@@ -499,7 +499,7 @@ def test_a_long_gradient_is_shortened(tmp_path):
         ({"validation": -0.1}, "from 0 to 0.5"),
         ({"patience": 3}, "patience needs validation samples"),
         ({"patience": 0, "validation": 0.1}, "patience must be 1"),
-        ({"clip": 0.0}, "clip must be above 0"),
+        ({"clip": 0.0}, "clip. must be above 0"),
     ],
 )
 def test_recipes_that_cannot_judge_are_refused(change, said):

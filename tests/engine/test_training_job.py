@@ -163,9 +163,16 @@ def test_why_it_cannot_train_is_told(begin, tmp_path):
 
 
 def test_a_worker_that_does_not_see_the_folder_says_so(begin, tmp_path):
-    job = begin("nowhere")
+    job = begin("nowhere/run")
     assert job.wait(WAIT) and job.state == "failed"
     assert "does not see the folder" in job.error and str(tmp_path / "nowhere") in job.error
+
+
+def test_a_run_that_went_while_its_training_waited_is_told(begin, tmp_path):
+    """Its neighbours are seen, so the folder is no other than the dashboard's."""
+    job = begin("gone")
+    assert job.wait(WAIT) and job.state == "failed"
+    assert job.error == f"The run in {tmp_path / 'gone'} is no longer there."
 
 
 SERVER = """
