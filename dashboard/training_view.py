@@ -142,8 +142,8 @@ def _finished(run: Run) -> str:
 def controls(run: Run, places) -> State:
     """Three buttons in these places, and a bar with a line, which stay where they are whatever happens."""
     job = work.training_job(run.name, start=False)
-    if run.state == "running" and job is not None and job.state in OVER:
-        work.jobs().forget(job.key)  # somebody resumed it elsewhere: how it ended here is no news any more
+    if run.state == "running" and job is not None and job.state == "failed":
+        work.jobs().forget(job.key)  # somebody resumed it elsewhere: why it failed here is no news any more
         job = None
     state = state_of(run, job)
     if not state.live:

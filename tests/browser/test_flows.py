@@ -139,7 +139,7 @@ def test_researcher(visit, url, shared, tmp_path):
     stranger = visit()
     stranger.goto(page.url)
     see(stranger, "Spikes")
-    stranger.get_by_test_id("stSidebar").get_by_text("which is not here").wait_for()
+    stranger.get_by_test_id("stSidebar").get_by_text("is not here:").wait_for()
     stranger.get_by_test_id("stMain").get_by_text("bundled/digits").wait_for()
 
 

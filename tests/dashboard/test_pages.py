@@ -554,9 +554,10 @@ def test_one_sample_closely(kind, runs):
 
 
 @pytest.mark.parametrize("page", ["overview", "early_exit", "robustness"])
-def test_workers_that_cannot_start_are_told(page, monkeypatch):
+def test_workers_that_cannot_start_are_told(page, monkeypatch, tmp_path):
     """A cluster's address at which nobody answers: a sentence, at the first try and at later ones."""
     monkeypatch.setenv("BNTT_SCHEDULER", "tcp://127.0.0.1:9")
+    monkeypatch.setenv("BNTT_STORE", str(tmp_path))  # nothing is known without them
     monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.5)
     work.jobs().close()
     work.jobs.clear()

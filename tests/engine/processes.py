@@ -3,8 +3,11 @@
 import multiprocessing
 import os
 import socket
+import sys
 import time
 import traceback
+from contextlib import contextmanager
+from types import ModuleType
 
 SECONDS = 100
 
@@ -15,13 +18,25 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+@contextmanager
+def _no_main_script():
+    """The script of a page that ran in this process before would run again in those it spawns."""
+    before = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = before
+
+
 def run_pair(function, folder) -> None:
     """Call function(folder) in two processes whose environment is that of torchrun; both must end well."""
     spawn = multiprocessing.get_context("spawn")
     arguments = (function, folder, free_port())
     pair = [spawn.Process(target=_one, args=(rank, *arguments), daemon=True) for rank in (0, 1)]
-    for process in pair:
-        process.start()
+    with _no_main_script():
+        for process in pair:
+            process.start()
     deadline = time.monotonic() + SECONDS
     for process in pair:
         process.join(max(0.0, deadline - time.monotonic()))

@@ -227,7 +227,7 @@ def test_training_on_a_single_value_per_channel_is_refused():
         ({"threshold": 0.0}, "threshold"),
         ({"norm": "batch"}, "norm"),
         ({"encoding": "morse"}, "encoding"),
-        ({"layout": "C8 X"}, "token"),
+        ({"layout": "C8 X"}, "is not C<n>"),
         ({"layout": "P C8"}, "no convolution"),
         ({"layout": "F8 C8"}, "cannot follow"),
         ({"layout": " "}, "no layers"),
