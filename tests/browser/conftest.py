@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -22,11 +23,18 @@ FLAGS = [
 PATIENCE = 120_000  # milliseconds; only a busy machine needs more than a few seconds
 
 
+def free_port() -> int:
+    """One that no other server here will choose: of two that start together, both may find the first one free."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @pytest.fixture(scope="session")
 def url(tmp_path_factory):
     """Address of a freshly started dashboard."""
     folders = ["--runs", str(tmp_path_factory.mktemp("runs")), "--data", str(tmp_path_factory.mktemp("data"))]
-    command = [sys.executable, "-m", "dashboard", "--no-browser", *folders]
+    command = [sys.executable, "-m", "dashboard", "--no-browser", "--port", str(free_port()), *folders]
     log = tmp_path_factory.mktemp("server") / "log"
     with log.open("w") as file:
         server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=file, text=True)

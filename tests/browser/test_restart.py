@@ -9,14 +9,15 @@ import sys
 import psutil
 import pytest
 
-from tests.browser.conftest import ROOT
+from tests.browser.conftest import ROOT, free_port
 
 pytestmark = pytest.mark.browser
 
 
 def start(folder):
     """A dashboard on this folder; (process, address)."""
-    command = [sys.executable, "-m", "dashboard", "--no-browser", "--runs", str(folder / "runs"), "--data", str(folder)]
+    folders = ["--runs", str(folder / "runs"), "--data", str(folder)]
+    command = [sys.executable, "-m", "dashboard", "--no-browser", "--port", str(free_port()), *folders]
     environment = {**os.environ, "BNTT_STORE": str(folder / "results")}
     server = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -27,9 +28,9 @@ def start(folder):
 def test_a_sweep_goes_on_after_the_server_was_killed(visit, tmp_path):
     first, url = start(tmp_path)
     page = visit()
-    page.goto(f"{url}/robustness?attacks=FGSM&attacks=PGD&samples=399&pgd_steps=5")
+    page.goto(f"{url}/robustness?attacks=FGSM&attacks=PGD&samples=100&pgd_steps=4")
     page.get_by_role("button", name="Run", exact=True).click()
-    page.get_by_text(re.compile(r"Disturbing 399 test samples: [1-9]\d? %")).first.wait_for()
+    page.get_by_text(re.compile(r"Disturbing 100 test samples: [1-9]\d? %")).first.wait_for()
     workers = psutil.Process(first.pid).children(recursive=True)
     first.kill()
     first.wait()
@@ -41,11 +42,11 @@ def test_a_sweep_goes_on_after_the_server_was_killed(visit, tmp_path):
         page = visit()
         page.goto(f"{url}/gamma")
         side = page.get_by_test_id("stSidebar")
-        side.get_by_text(re.compile(r"Disturbing 399 test samples: \d+ % done")).wait_for()
+        side.get_by_text(re.compile(r"Disturbing 100 test samples: \d+ % done")).wait_for()
         side.get_by_role("link", name="Open, to resume").click()
         page.get_by_text(re.compile(r"Interrupted when the server stopped\. [1-9]\d? % had been computed")).wait_for()
         page.get_by_role("button", name="Resume").click()
-        page.get_by_text("Done for these settings, on 399 samples").wait_for()
+        page.get_by_text("Done for these settings, on 100 samples").wait_for()
         assert side.get_by_text("Interrupted").count() == 0
     finally:
         second.send_signal(signal.SIGINT)
