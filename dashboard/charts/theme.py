@@ -69,8 +69,11 @@ def figure(height: int, view: str, *, labels: int = 0, legend: Sequence[str] = (
     height += max(0, key - 3 * LEGEND_ROW)
     # The legend is placed in units of the plot's height, which is what the legend itself leaves over.
     inside = max(60, height - FOOT - labels * ROW - 10 - key)
+    axis = dict(zeroline=False, automargin=True, title=dict(standoff=8), ticks="outside", ticklen=4, tickcolor=CLEAR)
     fig = go.Figure(
         layout=dict(
+            xaxis=dict(showgrid=False, **axis),
+            yaxis=dict(showgrid=True, **axis),
             template=TEMPLATE,
             height=height,
             uirevision=view,
@@ -95,9 +98,6 @@ def figure(height: int, view: str, *, labels: int = 0, legend: Sequence[str] = (
             ),
         )
     )
-    axis = dict(zeroline=False, automargin=True, title=dict(standoff=8), ticks="outside", ticklen=4, tickcolor=CLEAR)
-    fig.update_xaxes(showgrid=False, **axis)
-    fig.update_yaxes(showgrid=True, **axis)
     fig.update_layout(**layout)
     return fig
 

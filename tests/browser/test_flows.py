@@ -10,6 +10,7 @@ import sys
 import pandas as pd
 import pytest
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
+from playwright.sync_api import expect
 
 from engine import bundled
 from engine.analysis import gamma
@@ -48,6 +49,7 @@ def metric(page, label):
 
 def fill(page, label, text):
     field = page.get_by_label(label, exact=True)
+    expect(field).to_have_count(1)  # until a page is drawn anew, fields of the last one may stand beside its own
     field.fill(text)
     field.press("Enter")
 

@@ -407,7 +407,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bits(tmp_path):
     whole = training_process(tmp_path / "whole")
     assert whole.wait(120) == 0
     draw, killed = random.Random(0), 0
-    for _ in range(8):
+    for _ in range(4):
         begun = (tmp_path / "run" / "config.json").exists()
         process = training_process(tmp_path / "run", *["--resume"] * begun)
         for _ in range(draw.randint(1, 2)):
