@@ -84,7 +84,7 @@ def train(page, url: str, runs: str, data: str) -> None:
 
 def sweep(page, url: str) -> None:
     """The second visitor disturbs all samples by everything there is."""
-    page.goto(f"{url}/robustness?attacks=gaussian&attacks=fgsm&attacks=pgd&samples=399&pgd_steps=200")
+    page.goto(f"{url}/robustness?attacks=Gaussian+noise&attacks=FGSM&attacks=PGD&samples=399&pgd_steps=200")
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_text(re.compile(r"Disturbing 399 test samples: \d+ %")).first.wait_for()
 
