@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .analysis import early_exit, gamma, robustness as attacks
+from .analysis import early_exit, energy, gamma, robustness as attacks
 from .analysis.evaluation import Evaluation
 from .checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from .datasets import DataError, DataSet, fit, get
@@ -108,7 +108,7 @@ def evaluate(arguments: Namespace) -> None:
                 "precision": arguments.precision,
                 "accuracy": float(table["accuracy"].iloc[-1]),
                 "exit_rule_step": rule,
-                "ann_energy_nj": early_exit.ann_energy_nj(checkpoint.config),
+                "ann_energy_nj": energy.ann_energy_nj(checkpoint.config),
                 "steps": table.to_dict("records"),
             }
         )

@@ -1,7 +1,7 @@
 """Results as Parquet and back: tables that pandas reads, from which every value and data type comes back as it was.
 
-An Evaluation is a row for each sample × step: sample (position, from 0), step (from 1), label, predicted, and spikes_0
-(fired by the input at that step), spikes_1 … of the layers. A data frame of numbers, booleans and text is as it is.
+An Evaluation is a row for each sample × step: sample (position, from 0), step (from 1), label, predicted, confidence,
+margin, entropy, and spikes_0 (fired by the input at that step), spikes_1 … of the layers. A data frame of numbers, booleans and text is as it is.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from .analysis.evaluation import Evaluation
 
 KIND = b"bntt"  # in the schema's metadata: what was made into this table
 COLUMNS = ["sample", "step", "label", "predicted"]
+CERTAINTY = ["confidence", "margin", "entropy"]
 # What Python and pandas make of metadata that are JSON of another shape; pyarrow's errors come on top.
 DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
@@ -73,20 +74,26 @@ def _columns(result: Evaluation) -> dict[str, np.ndarray]:
         "label": np.repeat(result.labels, steps),
         "predicted": result.predictions.T.ravel(),
     }
+    columns |= {name: getattr(result, name).T.ravel() for name in CERTAINTY}
     return columns | {f"spikes_{layer}": result.spikes[:, layer].T.ravel() for layer in range(result.spikes.shape[1])}
 
 
 def _evaluation(table, steps: int, samples: int) -> Evaluation:
-    layers = table.num_columns - len(COLUMNS)
-    if table.column_names != COLUMNS + [f"spikes_{layer}" for layer in range(layers)] or layers < 1:
+    about = COLUMNS + CERTAINTY
+    layers = table.num_columns - len(about)
+    if table.column_names != about + [f"spikes_{layer}" for layer in range(layers)] or layers < 1:
         raise Undecodable("other columns than those of an evaluation")
     if table.num_rows != steps * samples:
         raise Undecodable(f"{table.num_rows} rows of {steps} steps × {samples} samples")
-    values = {name: _integers(table[name]).reshape(samples, steps).T for name in table.column_names}
+    values = {
+        name: (_floats if name in CERTAINTY else _integers)(table[name]).reshape(samples, steps).T
+        for name in table.column_names
+    }
     found = Evaluation(
         np.ascontiguousarray(values["predicted"]),
         _integers(table["label"])[::steps].copy(),
         np.stack([values[f"spikes_{layer}"] for layer in range(layers)], 1),
+        *(np.ascontiguousarray(values[name]) for name in CERTAINTY),
     )
     expected = _columns(found)
     if not all(np.array_equal(expected[name], values[name].T.ravel()) for name in COLUMNS):
@@ -95,9 +102,20 @@ def _evaluation(table, steps: int, samples: int) -> Evaluation:
 
 
 def _integers(column) -> np.ndarray:
-    if column.null_count:
-        raise Undecodable("a value is missing")
-    array = column.to_numpy()
+    array = _complete(column)
     if array.dtype.kind not in "iu":
         raise Undecodable("a value is no whole number")
     return array
+
+
+def _floats(column) -> np.ndarray:
+    array = _complete(column)
+    if array.dtype != np.float32:
+        raise Undecodable("a value is no float32")
+    return array
+
+
+def _complete(column) -> np.ndarray:
+    if column.null_count:
+        raise Undecodable("a value is missing")
+    return column.to_numpy()

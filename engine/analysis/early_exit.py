@@ -10,58 +10,18 @@ import torch
 
 from ..device import device
 from ..snn import ModelConfig, SpikingNetwork
+from .energy import PAPER, Constants, energy
 from .evaluation import Evaluation
 
-# 45 nm CMOS, 32 bit. Source: Horowitz, ISSCC 2014, as used by Kim & Panda 2021.
-MAC_PJ = 4.6
-AC_PJ = 0.9
 
-
-def energy(config: ModelConfig, mean_spikes: np.ndarray) -> pd.DataFrame:
-    """Energy of one sample by layer and timestep: layer, step, macs, rate, energy_nj.
-
-    mean_spikes: [T, layers + 1], as Evaluation.mean_spikes. rate: spikes per input neuron of the layer at that step.
-    E = 0.9 pJ · MACs · rate: each arriving spike costs an accumulate per connection. Where the image itself is the
-    current, the first layer gets real numbers and is charged 4.6 pJ a multiply-accumulate at each timestep; so is every
-    layer of an ANN.  Source: Kim & Panda 2021.
-    """
-    rows = []
-    sources = [np.prod(config.step_shape), *(spec.neurons for spec in config.hidden_layers())]
-    for index, spec in enumerate(config.layers()):
-        rate = mean_spikes[:, index] / sources[index]
-        analog = config.kind == "ann" or (index == 0 and config.analog_input)
-        cost = np.full(len(rate), MAC_PJ) if analog else AC_PJ * rate
-        steps = np.arange(1, len(rate) + 1)
-        rows.append(
-            pd.DataFrame(
-                {
-                    "layer": spec.name,
-                    "step": steps,
-                    "macs": spec.macs,
-                    "rate": rate,
-                    "energy_nj": spec.macs * cost / 1e3,
-                }
-            )
-        )
-    return pd.concat(rows, ignore_index=True)
-
-
-def ann_energy_nj(config: ModelConfig) -> float:
-    """Energy of the same layers as an ordinary (ANN) network, nJ: 4.6 pJ a multiply-accumulate.
-
-    It runs once, or at each of T timesteps where these show different input: rows, pixels, frames of events.
-    """
-    passes = config.steps if config.encoding in ("rows", "pixels", "events") else 1
-    return MAC_PJ * passes * sum(spec.macs for spec in config.layers()) / 1e3
-
-
-def exit_table(config: ModelConfig, evaluation: Evaluation) -> pd.DataFrame:
+def exit_table(config: ModelConfig, evaluation: Evaluation, constants: Constants = PAPER) -> pd.DataFrame:
     """One row per exit step: step, correct, samples, accuracy, low, high, spikes, energy_nj.
 
-    spikes: mean number fired by the hidden layers of one sample up to and including that step. energy_nj likewise.
+    spikes: mean number fired by the hidden layers of one sample up to and including that step. energy_nj likewise, in nJ,
+    at what an operation costs by `constants`.
     """
     mean = evaluation.mean_spikes()
-    by_step = energy(config, mean).groupby("step")["energy_nj"].sum().cumsum().to_numpy()
+    by_step = energy(config, mean, constants).groupby("step")["energy_nj"].sum().cumsum().to_numpy()
     return evaluation.accuracy().assign(spikes=mean[:, 1:].sum(1).cumsum(), energy_nj=by_step)
 
 

@@ -29,11 +29,15 @@ class Evaluation:
     spikes: int64 [T, layers + 1, N], spikes fired at timestep t; row 0 is the input: spikes of either sign for the
     rate code, events for event data, values other than zero for an image as current. An ANN fires none: its hidden
     layers' rows are 0.
+    confidence, margin, entropy: float32 [T, N], how certain the answer at exit t is, as `certainty` says it.
     """
 
     predictions: np.ndarray
     labels: np.ndarray
     spikes: np.ndarray
+    confidence: np.ndarray
+    margin: np.ndarray
+    entropy: np.ndarray
 
     @property
     def samples(self) -> int:
@@ -54,9 +58,28 @@ class Evaluation:
             }
         )
 
+    def select(self, rows: np.ndarray) -> Evaluation:
+        """These samples alone, in the order of `rows`: int64 positions from 0."""
+        by_step = ("predictions", "confidence", "margin", "entropy")
+        values = {name: getattr(self, name)[:, rows] for name in by_step}
+        return Evaluation(labels=self.labels[rows], spikes=self.spikes[:, :, rows], **values)
+
     def mean_spikes(self) -> np.ndarray:
         """Mean spikes of a sample at timestep t: float64 [T, layers + 1], the input first."""
         return self.spikes.mean(2)
+
+
+def certainty(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How certain class scores [..., K], K ≥ 1, are of their answer: (confidence, margin, entropy), each float32 [...].
+
+    With p = softmax(scores): confidence = largest p, 1/K … 1; margin = largest less second largest p, 0 … 1, and 1 where
+    there is one class; entropy = −Σ p ln p in nats, 0 … ln K.
+    """
+    logs = scores.to(torch.float32).log_softmax(-1)
+    shares = logs.exp()
+    top = shares.topk(min(2, shares.shape[-1]), -1).values
+    margin = top[..., 0] - top[..., 1] if top.shape[-1] > 1 else torch.ones_like(top[..., 0])
+    return top[..., 0], margin, -(shares * logs).sum(-1).clamp(max=0.0)
 
 
 def wilson(correct, samples, z: float = 1.959963984540054):
@@ -141,11 +164,15 @@ def evaluate(
             samples=samples[rows].to(device()),
             observe=lambda layer, spikes, _membrane: counts.append(_count(model.config, layer, spikes)),
         )
+        confidence, margin, entropy = (measure.cpu().numpy() for measure in certainty(scores))
         parts.append(
             Evaluation(
                 scores.argmax(2).to("cpu", torch.int32).numpy(),
                 labels[rows].cpu().numpy(),
                 torch.stack(counts, 1).cpu().numpy(),
+                confidence,
+                margin,
+                entropy,
             )
         )
     return join(parts)
@@ -172,4 +199,5 @@ def join(parts: list[Evaluation]) -> Evaluation:
         np.concatenate([p.predictions for p in parts], 1),
         np.concatenate([p.labels for p in parts]),
         np.concatenate([p.spikes for p in parts], 2),
+        *(np.concatenate([getattr(p, name) for p in parts], 1) for name in ("confidence", "margin", "entropy")),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ..checkpoint import Checkpoint
-from . import early_exit, gamma
+from . import early_exit, energy, gamma
 from .evaluation import Evaluation
 
 
@@ -128,7 +128,7 @@ def _one_pass(table: pd.DataFrame) -> Finding:
 def _cost(checkpoint: Checkpoint, table: pd.DataFrame) -> Finding:
     last = table.iloc[-1]
     neurons = sum(spec.neurons for spec in checkpoint.config.hidden_layers())
-    ratio = early_exit.ann_energy_nj(checkpoint.config) / last["energy_nj"] if last["energy_nj"] else float("inf")
+    ratio = energy.ann_energy_nj(checkpoint.config) / last["energy_nj"] if last["energy_nj"] else float("inf")
     compared = f"{ratio:.1f} times less" if ratio >= 1 else f"{1 / ratio:.1f} times more"
     return Finding(
         "spikes",

@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 import torch
 
-from engine.analysis import activity, early_exit, evaluation, findings, gamma
+from engine.analysis import activity, early_exit, energy, evaluation, findings, gamma
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.snn import ModelConfig, build_model, spike_counts
+from tests.engine.evaluations import drawn, made_up
 
 CONFIG = ModelConfig(arch="vgg-small", steps=5, in_shape=(1, 8, 8), layout="C4 P C6 P F8")
 MEAN, STD = (0.3,), (0.4,)
@@ -69,6 +70,45 @@ def test_parts_join_to_the_whole(model, images, cuts):
     whole = run(model, images)
     for part in ("predictions", "labels", "spikes"):
         np.testing.assert_array_equal(getattr(joined, part), getattr(whole, part))
+    for part in ("confidence", "margin", "entropy"):  # batches of another size round otherwise
+        np.testing.assert_allclose(getattr(joined, part), getattr(whole, part), atol=1e-5)
+
+
+def test_certainty_is_that_of_the_softmax_in_float64(model, images):
+    """NumPy and SciPy in float64, from forward_steps of all samples."""
+    from scipy.special import softmax
+    from scipy.stats import entropy as nats
+
+    found = run(model, images)
+    x = (images[0].float() / 255 - MEAN[0]) / STD[0]
+    with torch.no_grad():
+        shares = softmax(model.forward_steps(x, seed=3, samples=torch.arange(23)).double().numpy(), 2)
+    ordered = np.sort(shares, 2)
+    np.testing.assert_allclose(found.confidence, ordered[:, :, -1], atol=1e-6)
+    np.testing.assert_allclose(found.margin, ordered[:, :, -1] - ordered[:, :, -2], atol=1e-6)
+    np.testing.assert_allclose(found.entropy, nats(shares, axis=2), atol=2e-6)
+    assert {getattr(found, name).dtype for name in ("confidence", "margin", "entropy")} == {np.dtype(np.float32)}
+
+
+def test_certainty_at_its_ends():
+    """One class is certain, equal scores are not at all, and scores as far apart as float32 allows give no NaN."""
+    for scores, expected in (
+        ([[3.0]], (1, 1, 0)),
+        ([[2.0] * 8], (1 / 8, 0, np.log(8))),
+        ([[1e38, -1e38, 0.0]], (1, 1, 0)),
+    ):
+        found = [float(measure) for measure in evaluation.certainty(torch.tensor(scores))]
+        assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_selected_samples_are_those_at_their_places():
+    whole, rows = drawn(0), np.array([7, 2, 30])
+    part = whole.select(rows)
+    for place, row in enumerate(rows):
+        assert part.labels[place] == whole.labels[row]
+        np.testing.assert_array_equal(part.spikes[:, :, place], whole.spikes[:, :, row])
+        for name in ("predictions", "confidence", "margin", "entropy"):
+            np.testing.assert_array_equal(getattr(part, name)[:, place], getattr(whole, name)[:, row])
 
 
 def test_chunks_do_not_change_results(model, images, monkeypatch):
@@ -101,7 +141,7 @@ def test_wilson_equals_scipy(correct, samples):
 def test_exit_table_by_hand():
     """Two timesteps, two samples, all sums done by hand for a network of two layers."""
     config = ModelConfig(arch="vgg-small", steps=2, in_shape=(1, 2, 2), classes=2, layout="F2")
-    result = evaluation.Evaluation(
+    result = made_up(
         predictions=np.array([[0, 0], [0, 1]], np.int32),
         labels=np.array([0, 1]),
         spikes=np.array([[[4, 2], [1, 0]], [[2, 0], [2, 1]]]),
@@ -113,7 +153,7 @@ def test_exit_table_by_hand():
     assert table["accuracy"].tolist() == [0.5, 1.0]
     assert table["spikes"].tolist() == [0.5, 2.0]
     assert table["energy_nj"].tolist() == pytest.approx([first, first + second])
-    assert early_exit.ann_energy_nj(config) == pytest.approx(4.6 * 12 / 1e3)
+    assert energy.ann_energy_nj(config) == pytest.approx(4.6 * 12 / 1e3)
     assert early_exit.changed_answers(result, 1).to_dict("records") == [
         {"row": 1, "label": 1, "here": 0, "at_end": 1, "effect": "gained"}
     ]
@@ -122,7 +162,7 @@ def test_exit_table_by_hand():
 
 def test_direct_coding_pays_multiplications_in_the_first_layer():
     config = ModelConfig(arch="vgg-small", steps=3, in_shape=(1, 2, 2), classes=2, layout="F2", encoding="direct")
-    table = early_exit.energy(config, np.ones((3, 2)))
+    table = energy.energy(config, np.ones((3, 2)))
     first = table[table["layer"] == "fc1"]["energy_nj"]
     assert first.tolist() == pytest.approx([4.6 * 8 / 1e3] * 3)
 
@@ -244,7 +284,7 @@ def test_chance_is_told_from_knowledge(checkpoint, correct, guessing):
     """Of 30 samples and 10 classes, 3 right answers are what guessing gives and 30 are not."""
     labels = np.zeros(30, np.int64)
     predictions = np.tile((np.arange(30) >= correct).astype(np.int32), (5, 1))
-    result = evaluation.Evaluation(predictions, labels, np.ones((5, 4, 30), np.int64))
+    result = made_up(predictions, labels, np.ones((5, 4, 30), np.int64))
     assert (findings.from_evaluation(checkpoint, result)[0].headline == "It only guesses") == guessing
 
 

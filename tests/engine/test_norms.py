@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from engine import ModelConfig, build_model, load_checkpoint, save_checkpoint, spike_counts
-from engine.analysis import early_exit, gamma
+from engine.analysis import early_exit, energy, gamma
 from engine.analysis.evaluation import evaluate
 from engine.checkpoint import CheckpointError
 from engine.conversion import activation_scales, convert
@@ -186,7 +186,7 @@ def test_an_ann_fires_no_spikes_and_costs_what_its_multiplications_cost():
     assert len(table) == 1 and table["spikes"].iloc[0] == 0
     macs = 8 * 8 * 9 * 4 + 4 * 4 * 4 * 8 + 8 * 3
     assert table["energy_nj"].iloc[0] == pytest.approx(4.6e-3 * macs)
-    assert early_exit.ann_energy_nj(config) == pytest.approx(4.6e-3 * macs)
+    assert energy.ann_energy_nj(config) == pytest.approx(4.6e-3 * macs)
 
 
 # ------------------------------------------------------------------------------------------------- conversion

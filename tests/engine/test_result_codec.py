@@ -17,8 +17,8 @@ from engine.result_codec import KIND, Undecodable, decode, encode
 
 def same(one: Evaluation, other: Evaluation) -> bool:
     """Values, shapes and data types."""
-    pairs = [(getattr(one, name), getattr(other, name)) for name in ("predictions", "labels", "spikes")]
-    return all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs)
+    pairs = [(value, getattr(other, name)) for name, value in vars(one).items()]
+    return all(a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in pairs)
 
 
 def example(steps=3, samples=4, layers=2) -> Evaluation:
@@ -27,6 +27,7 @@ def example(steps=3, samples=4, layers=2) -> Evaluation:
         draw.integers(0, 10, (steps, samples), np.int32),
         draw.integers(0, 10, samples),
         draw.integers(0, 1000, (steps, layers + 1, samples)),
+        *draw.random((3, steps, samples), np.float32),
     )
 
 
@@ -40,6 +41,7 @@ def evaluations(draw):
         draw(arrays(np.int32, (steps, samples), elements=st.integers(0, 2**31 - 1))),
         draw(arrays(np.int64, samples, elements=st.integers(0, 2**63 - 1))),
         spikes,
+        *draw(arrays(np.float32, (3, steps, samples), elements=st.floats(width=32))),
     )
 
 
@@ -58,13 +60,15 @@ def test_an_evaluation_is_a_tidy_table_for_pandas():
     """Against the docstring's words, sample by sample and step by step."""
     result = example()
     table = pd.read_parquet(io.BytesIO(encode(result)))
-    assert list(table) == ["sample", "step", "label", "predicted", "spikes_0", "spikes_1", "spikes_2"]
+    certainty = ["confidence", "margin", "entropy"]
+    assert list(table) == ["sample", "step", "label", "predicted", *certainty, "spikes_0", "spikes_1", "spikes_2"]
     rows = iter(table.to_dict("records"))
     for sample in range(4):
         for t in range(3):
             spikes = {f"spikes_{layer}": result.spikes[t, layer, sample] for layer in range(3)}
             about = {"sample": sample, "step": t + 1, "label": result.labels[sample]}
-            assert next(rows) == about | {"predicted": result.predictions[t, sample]} | spikes
+            sure = {name: getattr(result, name)[t, sample] for name in certainty}
+            assert next(rows) == about | {"predicted": result.predictions[t, sample]} | sure | spikes
     assert next(rows, None) is None
 
 
@@ -140,12 +144,17 @@ def test_the_rewritten_example_is_read():
         rewritten(kind={"kind": "table"}, pandas=b'{"index_columns":[null],"columns":[null],"column_indexes":[null]}'),
         rewritten(lambda table: table.drop(columns="label")),
         rewritten(lambda table: table[["sample", "step", "label", "predicted"]]),
+        rewritten(lambda table: table[["sample", "step", "label", "predicted", "confidence", "margin", "entropy"]]),
+        rewritten(lambda table: table.drop(columns=["confidence", "margin", "entropy"])),
+        rewritten(lambda table: table.assign(confidence=table["confidence"].astype("float64"))),
+        rewritten(lambda table: table.assign(margin="sure")),
+        rewritten(lambda table: table.assign(entropy=pd.array([None] * 12, "Float32"))),
         rewritten(lambda table: table.iloc[::-1]),
         rewritten(lambda table: table.assign(label=range(12))),
         rewritten(lambda table: table.assign(predicted=0.5)),
         rewritten(lambda table: table.assign(predicted=pd.array([None] * 12, "Int32"))),
     ],
-    ids=range(15),
+    ids=range(20),
 )
 def test_a_table_that_is_no_result_is_told(content):
     with pytest.raises(Undecodable):

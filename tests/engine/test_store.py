@@ -26,6 +26,7 @@ from engine.datasets import get
 from engine.job import Job
 from engine.store import Store, StoreWarning, answered, place, question
 
+from .evaluations import made_up
 from .test_commands import write_model
 from .test_result_codec import example, same
 
@@ -427,9 +428,7 @@ def test_the_command_takes_what_the_app_computed(kept, checkpoint, tmp_path, ans
     for start, stop in evaluation.evaluation_parts(config, count):
         right = np.tile(labels[start:stop], (config.steps, 1)).astype(np.int32)
         spikes = np.full((config.steps, 3, stop - start), 5, np.int64)
-        kept.put(
-            asked.key((start, stop)), asked, (start, stop), evaluation.Evaluation(right, labels[start:stop], spikes)
-        )
+        kept.put(asked.key((start, stop)), asked, (start, stop), made_up(right, labels[start:stop], spikes))
     told = answer("evaluate", str(tmp_path / "tiny.safetensors"), *EVALUATE)
     assert calls == [] and told["accuracy"] == 1.0
     assert [row["spikes"] for row in told["steps"]] == [10.0, 20.0, 30.0, 40.0], "5 in each of two layers a step"
