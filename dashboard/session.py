@@ -16,6 +16,8 @@ from engine.snn import ModelConfig
 
 from . import models
 
+GAMMA_THRESHOLD = 0.1  # the paper's
+
 
 @dataclass(frozen=True)
 class View:
@@ -108,6 +110,20 @@ def exit_step(shown: View) -> int:
         key=shown.key("t"),
         bind="query-params",
         help=f"The network runs for T = {steps} timesteps. Leaving after t of them takes the scores collected so far.",
+    )
+
+
+def gamma_threshold() -> float:
+    """The slider over the threshold of the paper's γ rule, shared by all pages and the URL."""
+    return st.slider(
+        "Exit threshold on mean γ",
+        0.0,
+        1.0,
+        GAMMA_THRESHOLD,
+        0.01,
+        key="threshold_gamma",
+        bind="query-params",
+        help="The paper leaves at the first timestep where the channel mean of γ is below this in every layer.",
     )
 
 

@@ -1,26 +1,24 @@
-"""What leaving after t of T timesteps costs and saves."""
-
-from collections.abc import Callable
+"""What leaving after t of T timesteps costs and saves: at one step for all samples, or for each when it is ready."""
 
 import pandas as pd
 import streamlit as st
 
-from dashboard import show, work
-from dashboard.charts import early_exit as charts
-from dashboard.session import current, exit_step
-from engine.analysis import early_exit, gamma
+from dashboard import energy_settings, exit_disturbed, exit_ready, exit_step, session, show, work
+from dashboard.session import GAMMA_THRESHOLD, current
+from engine.analysis import early_exit, energy, gamma
+from engine.analysis.energy import Constants
 from engine.analysis.evaluation import Evaluation
 from engine.device import device
 
 view = current()
-THUMBNAILS = 24
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def tables(fingerprint: str, data: str, samples: int, _evaluation: Evaluation):
+def tables(fingerprint: str, data: str, samples: int, constants: Constants, _evaluation: Evaluation):
     """Exit table and energy by layer of a finished or partial evaluation."""
     config = view.checkpoint.config
-    return early_exit.exit_table(config, _evaluation), early_exit.energy(config, _evaluation.mean_spikes())
+    spent = energy.energy(config, _evaluation.mean_spikes(), constants)
+    return early_exit.exit_table(config, _evaluation, constants), spent
 
 
 def with_latency(table: pd.DataFrame) -> pd.DataFrame:
@@ -31,10 +29,10 @@ def with_latency(table: pd.DataFrame) -> pd.DataFrame:
 
 @st.fragment
 def trade(table: pd.DataFrame, by_layer: pd.DataFrame, evaluation: Evaluation) -> None:
-    """The slider, what it means in numbers, and the curves."""
-    step = exit_step(view)
+    """The sliders, what they mean in numbers, the curves, what changes, and where the energy goes."""
+    step = sliders()
     here, end = table.iloc[step - 1], table.iloc[-1]
-    _numbers(here, end)
+    exit_step.numbers(view, here, end, constants)
     doubt = st.container()
     if not view.caution and early_exit.near_chance(view.checkpoint.config, table):
         doubt.warning(
@@ -45,151 +43,24 @@ def trade(table: pd.DataFrame, by_layer: pd.DataFrame, evaluation: Evaluation) -
             else "This network is no better than guessing on these samples: the normalisation or the data set may not be "
             "those it was trained with, or it needs more training."
         )
-    _rule_sentence(table)
-
+    exit_step.rule_sentence(view, table, rule, threshold)
     if view.steps > 1:
-        _curves(table, step)
-
-    st.subheader(
-        "Where the energy goes",
-        anchor=False,
-        help="45 nm CMOS, 32 bit: 0.9 pJ for each accumulate a spike causes, 4.6 pJ for a multiply-accumulate of an ordinary network.",
-    )
-    spent = by_layer[by_layer["step"] <= step].groupby("layer", sort=False)["energy_nj"].sum().reset_index()
-    ann = early_exit.ann_energy_nj(view.checkpoint.config)
-    if view.checkpoint.config.kind != "ann":
-        st.markdown(
-            f"Up to t = {step}: **{show.energy(here['energy_nj'])}** for one sample; the same layers as an ordinary network: **{show.energy(ann)}**."
-        )
-    show.chart(charts.energy_by_layer(spent), spent, "energy_layers", "Energy of one sample by layer.")
-    if view.steps > 1:
-        _changed(evaluation, step)
+        exit_step.curves(table, step, rule)
+        exit_step.changed(view, evaluation, step)
+    energy_settings.where_it_goes(view, constants, by_layer, here["energy_nj"], step, rule)
 
 
-def _curves(table: pd.DataFrame, step: int) -> None:
-    """Accuracy and costs against the exit step, and against each other."""
-    st.subheader("Accuracy against the exit timestep", anchor=False)
-    show.chart(
-        charts.accuracy_curve(table, step, rule),
-        table,
-        "accuracy",
-        "Accuracy at each exit timestep with its 95 % interval.",
-    )
-    left, right = st.columns(2)
+def sliders() -> int:
+    """The exit step, which is returned, and the threshold of the γ rule, on which the rest of the page depends too."""
+    if not view.checkpoint.stacks or view.steps == 1:
+        return session.exit_step(view)
+    left, right = st.columns([3, 2])
     with left:
-        st.markdown("**Cost of leaving at t**, as a share of the full T")
-        show.chart(
-            charts.cost_curves(table, step, rule), table, "cost", "Spikes, energy and latency at each exit timestep."
-        )
+        step = session.exit_step(view)
     with right:
-        st.markdown("**Accuracy against energy**, a point per exit timestep")
-        show.chart(
-            charts.trade_off(table, step, rule), table, "trade_off", "Accuracy against energy for each exit timestep."
-        )
-
-
-def _numbers(here: pd.Series, end: pd.Series) -> None:
-    points = 100 * (here["accuracy"] - end["accuracy"])
-    same = abs(points) < 0.05
-    gained = "as at T" if same else f"{points:+.1f} points vs T"
-    with st.container(horizontal=True, gap="small"):
-        st.metric(
-            "Accuracy",
-            show.share(here["accuracy"]),
-            gained if here["step"] < end["step"] else None,
-            "off" if same else "normal",
-            delta_arrow="off" if same else "auto",
-            border=True,
-            width=168,
-            help=f"{here['correct']:.0f} of {here['samples']:.0f} samples right; 95 % interval {show.share(here['low'])} to {show.share(here['high'])}",
-        )
-        if view.checkpoint.config.kind != "ann":
-            said = "Fired by all hidden layers up to the exit, mean over the samples"
-            _cost("Spikes a sample", show.amount, here["spikes"], end["spikes"], said)
-        _cost(
-            "Energy a sample",
-            show.energy,
-            here["energy_nj"],
-            end["energy_nj"],
-            "Estimate: 0.9 pJ per accumulate (45 nm CMOS)",
-        )
-        said = "Time for one image on this machine, the fastest of 9 runs"
-        _cost("Latency", _milliseconds, here["latency_ms"], end["latency_ms"], said)
-
-
-def _cost(label: str, written: Callable[[float], str], here: float, end: float, about: str) -> None:
-    """A number that is the better the lower, against the full T."""
-    st.metric(label, written(here), _less(here, end), "inverse", border=True, width=168, help=about)
-
-
-def _milliseconds(value: float) -> str:
-    return "…" if pd.isna(value) else f"{value:.2f} ms"
-
-
-def _less(value: float, full: float) -> str | None:
-    """Change against the full T for a metric; None where there is nothing to compare."""
-    if pd.isna(value) or not full or value == full:
-        return None
-    return f"{100 * (value / full - 1):+.1f} % against T"
-
-
-def _rule_sentence(table: pd.DataFrame) -> None:
-    if not view.checkpoint.stacks or view.caution:
-        return
-    if rule is None:
-        st.markdown(
-            "The paper's γ rule does not leave this network early: mean γ never falls below 0.1 in every layer at once."
-        )
-        return
-    lost = 100 * (table["accuracy"].iloc[-1] - table["accuracy"].iloc[rule - 1])
-    saved = 100 * (1 - table["energy_nj"].iloc[rule - 1] / table["energy_nj"].iloc[-1])
-    change = (
-        "the same accuracy as at T"
-        if abs(lost) < 0.05
-        else f"{abs(lost):.1f} points {'less' if lost > 0 else 'more'} accuracy"
-    )
-    st.markdown(f"The paper's γ rule leaves at **t = {rule}**: {change}, for {saved:.0f} % less energy.")
-
-
-def _changed(evaluation: Evaluation, step: int) -> None:
-    """Which samples answer differently here and at T."""
-    changed = early_exit.changed_answers(evaluation, step)
-    st.subheader(f"Answers that change between t = {step} and T = {view.steps}", anchor=False)
-    if changed.empty:
-        st.markdown(f"None of the {evaluation.samples:,} samples changes its answer.")
-        return
-    counts = changed["effect"].value_counts()
-    st.markdown(
-        f"**{len(changed)}** of {evaluation.samples:,} samples: {counts.get('gained', 0)} become right, "
-        f"{counts.get('lost', 0)} become wrong, {counts.get('other', 0)} stay wrong."
-    )
-    words = {"gained": "becomes right", "lost": "becomes wrong", "other": "stays wrong"}
-    name = {k: view.class_name(int(k)) for k in set(changed["here"]) | set(changed["at_end"])}
-    labels = view.data.classes
-    listed = changed.assign(
-        label=[labels[k] for k in changed["label"]],
-        here=changed["here"].map(name),
-        at_end=changed["at_end"].map(name),
-        effect=changed["effect"].map(words),
-    )
-    with st.container(horizontal=True, gap="small"):
-        for row in listed.head(THUMBNAILS).itertuples():
-            with st.container(width=104):
-                st.image(show.picture(view.pixels[row.row], 96), width=96)
-                st.caption(f"**{row.here} → {row.at_end}**  \nis {row.label} · #{row.row}")
-    with st.expander("All of them as a table"):
-        st.dataframe(
-            listed.rename(
-                columns={
-                    "row": "Sample",
-                    "label": "True class",
-                    "here": f"At t = {step}",
-                    "at_end": f"At T = {view.steps}",
-                    "effect": "Going on",
-                }
-            ),
-            hide_index=True,
-        )
+        if session.gamma_threshold() != threshold:
+            st.rerun()
+    return step
 
 
 @st.fragment
@@ -234,12 +105,24 @@ def precision_effect(exact: Evaluation) -> None:
     work.live(rough_job, compared)
 
 
+@st.fragment
+def ready(evaluation: Evaluation) -> None:
+    """Leaving each sample when it is ready, the best threshold for a loss, and the same under noise and attack."""
+    chosen = exit_ready.section(view, evaluation, constants, rule)
+    exit_ready.halves(view, evaluation, constants, rule)
+    exit_disturbed.section(view, *chosen, constants)
+
+
 show.heading("Early exit", view, "Slide the exit timestep and watch accuracy, spikes, energy and latency trade off.")
 show.needs_network(view, "Leaving early")
 show.what_kind(view, brief=True)
-rule = gamma.exit_rule(view.checkpoint)
+threshold = st.session_state.get("threshold_gamma", GAMMA_THRESHOLD)
+rule = gamma.exit_rule(view.checkpoint, threshold)
 job = work.evaluation_job(view)
 latency = work.latency_job(view)
+above = st.container()
+constants = energy_settings.settings()
+energy_settings.formula(view, constants)
 
 
 def draw() -> None:
@@ -247,10 +130,13 @@ def draw() -> None:
     evaluation = work.joined(job)
     if evaluation is None:
         return
-    table, by_layer = tables(view.fingerprint, view.data.name, evaluation.samples, evaluation)
+    table, by_layer = tables(view.fingerprint, view.data.name, evaluation.samples, constants, evaluation)
     trade(with_latency(table), by_layer, evaluation)
 
 
-work.live(job, draw, also=[latency])
+with above:
+    work.live(job, draw, also=[latency])
 if job.state == "done":
+    if view.steps > 1:
+        ready(work.joined(job))
     precision_effect(work.joined(job))

@@ -7,7 +7,7 @@ import streamlit as st
 from dashboard import gamma_history, show
 from dashboard.charts import axes, theme, training
 from dashboard.charts import gamma as charts
-from dashboard.session import current
+from dashboard.session import current, gamma_threshold
 from engine import run_metrics
 from engine.analysis import gamma
 from engine.checkpoint import Checkpoint
@@ -65,16 +65,8 @@ def by_layer(checkpoint: Checkpoint, epoch: int | None) -> float:
         bind="query-params",
         help="The effective gain is what a layer really multiplies by: γ over the running standard deviation.",
     )
-    threshold = right.slider(
-        "Exit threshold on mean γ",
-        0.0,
-        1.0,
-        0.1,
-        0.01,
-        key="threshold_gamma",
-        bind="query-params",
-        help="The paper leaves at the first timestep where the channel mean of γ is below this in every layer.",
-    )
+    with right:
+        threshold = gamma_threshold()
     rule = gamma.exit_rule(checkpoint, threshold)
     _rule_sentence(rule, threshold, epoch)
     means = gamma.layer_means(checkpoint, quantity)

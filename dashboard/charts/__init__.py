@@ -3,6 +3,7 @@
 from . import (
     comparison,
     early_exit,
+    exit_rules,
     gamma,
     robustness,
     run_looks,
@@ -11,4 +12,4 @@ from . import (
     training,
 )
 
-__all__ = ["comparison", "early_exit", "gamma", "robustness", "run_looks", "spikes", "theme", "training"]
+__all__ = ["comparison", "early_exit", "exit_rules", "gamma", "robustness", "run_looks", "spikes", "theme", "training"]

@@ -5,7 +5,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from . import axes, theme
-from .frames import at_step, column
+from .frames import at_step, column, layers_by_step
 
 COSTS = [
     ("spikes", "spikes", "%{customdata:.3~s}"),
@@ -159,29 +159,69 @@ def trade_off(frame: pd.DataFrame, exit_step: int | None, rule_step: int | None)
     return fig
 
 
-def energy_by_layer(frame: pd.DataFrame) -> go.Figure:
-    """Energy per sample by layer, first layer on top. frame: layer, energy_nj."""
+def energy_by_layer(frame: pd.DataFrame, twin: pd.DataFrame | None = None) -> go.Figure:
+    """Energy per sample by layer, first layer on top. frame: layer, energy_nj. twin: the same of the ANN, beside it."""
     if frame.empty:
         return theme.empty("No energy to show")
     layers = frame["layer"].astype(str).tolist()
-    values = column(frame, "energy_nj")
-    unit, scale = energy_unit(np.nansum(values))
-    values = values * scale
-    fig = theme.figure(max(80, 28 * len(layers)) + theme.FOOT + 10, f"energy {len(layers)}", bargap=0.3)
-    fig.add_bar(
-        x=values,
-        y=layers,
-        orientation="h",
-        marker=dict(color=theme.colours(len(layers)), line=dict(width=0)),
-        texttemplate="%{x:,.3~r}",
-        textposition="outside",
-        cliponaxis=False,
-        textangle=0,
-        hovertemplate="%{y}<br>%{x:,.4~r} " + unit + " per sample<extra></extra>",
-    )
+    tables = [("this network", frame)] + ([("the same layers as an ANN", twin)] if twin is not None else [])
+    unit, scale = energy_unit(max(np.nansum(table["energy_nj"]) for _, table in tables))
+    legend = [name for name, _ in tables] if twin is not None else []
+    height = max(80, (28 + 12 * len(legend)) * len(layers)) + theme.FOOT + 10 + theme.LEGEND_ROW * len(legend)
+    fig = theme.figure(height, f"energy {len(layers)}", bargap=0.3, legend=legend)
+    top = 0.0
+    for name, table in tables:
+        values = column(table, "energy_nj", scale)
+        top = max(top, float(np.nanmax(values, initial=0.0)))
+        fig.add_bar(
+            x=values,
+            y=layers,
+            name=name,
+            orientation="h",
+            marker=dict(
+                color=theme.MAIN
+                if legend and table is frame
+                else theme.MUTED
+                if legend
+                else theme.colours(len(layers)),
+                line=dict(width=0),
+            ),
+            texttemplate="%{x:,.3~r}",
+            textposition="outside",
+            cliponaxis=False,
+            textangle=0,
+            hovertemplate=f"%{{y}}, {name}<br>%{{x:,.4~r}} {unit} per sample<extra></extra>",
+        )
     axes.layer_axis(fig, layers)
-    top = float(np.nanmax(values)) if np.isfinite(values).any() else 0.0
     fig.update_xaxes(title_text=f"energy per sample ({unit})", showgrid=True, range=[0, 1.15 * (top or 1.0)], nticks=6)
+    return fig
+
+
+def energy_by_step(frame: pd.DataFrame, exit_step: int | None, rule_step: int | None) -> go.Figure:
+    """Energy per sample at each timestep, stacked by layer. frame: layer, step, energy_nj (at that step alone)."""
+    if frame.empty:
+        return theme.empty("No energy to show")
+    layers, values = layers_by_step(frame, "energy_nj")
+    unit, scale = energy_unit(float(np.nansum(values, 0).max()))
+    last, titles = values.shape[1], theme.short(layers)
+    labels = (exit_step is not None) + (rule_step is not None)
+    fig = theme.figure(360, f"energy steps {last}", labels=labels, legend=titles, barmode="stack", bargap=0.12)
+    for name, title, row, color in zip(layers, titles, values, theme.colours(len(layers))):
+        fig.add_bar(
+            x=np.arange(1, last + 1, dtype=np.float32),
+            y=row * np.float32(scale),
+            name=title,
+            marker=dict(color=color, line=dict(width=0)),
+            hovertemplate=f"{name}, t = %{{x}}: %{{y:,.3~r}} {unit}<extra></extra>",
+        )
+    axes.time_axis(fig, last, cells=True)
+    fig.update_yaxes(title_text=f"energy at t ({unit})", rangemode="tozero")
+    fig.update_layout(legend_traceorder="normal")
+    mark = dict(cells=True, last=last)
+    axes.mark_step(
+        fig, rule_step, text=f"γ rule, t = {rule_step}", color=theme.RULE, row=labels - 1, dash=theme.DASH, **mark
+    )
+    axes.mark_step(fig, exit_step, text=f"your exit, t = {exit_step}", color=theme.EXIT, **mark)
     return fig
 
 

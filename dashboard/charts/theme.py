@@ -25,6 +25,8 @@ CLEAR = "rgba(0,0,0,0)"
 
 # Unordered series; told apart by lightness as well as hue, so they survive colour blindness and grey print.
 CATEGORICAL = ["#00768A", "#D49807", "#3D63C9", "#C0628C", "#6FA8DC", "#7A8189"]
+# Up to ten classes stacked upon each other, where neighbours differ in lightness.
+CLASSES = ["#00768A", "#D49807", "#3D63C9", "#9AD0A8", "#C0628C", "#6FA8DC", "#5E8C31", "#7A8189", "#B9A7D6", "#8A5A44"]
 DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"]
 
 # Equal steps in OKLCH lightness, cool hues only: early layers dark blue, late layers green; warm stays for EXIT.

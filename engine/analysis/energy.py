@@ -79,13 +79,19 @@ def energy(config: ModelConfig, mean_spikes: np.ndarray, constants: Constants = 
     return pd.concat(rows, ignore_index=True)
 
 
-def ann_energy_nj(config: ModelConfig, constants: Constants = PAPER) -> float:
-    """Energy of the same layers as an ordinary (ANN) network, nJ: a multiply-accumulate for each connection.
+def ann_energy(config: ModelConfig, constants: Constants = PAPER) -> pd.DataFrame:
+    """Energy of the same layers as an ordinary (ANN) network: layer, energy_nj; a multiply-accumulate a connection.
 
     It runs once, or at each of T timesteps where these show different input: rows, pixels, frames of events.
     """
     passes = config.steps if config.encoding in ("rows", "pixels", "events") else 1
-    return constants.mac_pj * passes * sum(spec.macs for spec in config.layers()) / 1e3
+    rows = [(spec.name, constants.mac_pj * passes * spec.macs / 1e3) for spec in config.layers()]
+    return pd.DataFrame(rows, columns=["layer", "energy_nj"])
+
+
+def ann_energy_nj(config: ModelConfig, constants: Constants = PAPER) -> float:
+    """What `ann_energy` adds up to over the layers, nJ."""
+    return float(ann_energy(config, constants)["energy_nj"].sum())
 
 
 @dataclass(frozen=True)

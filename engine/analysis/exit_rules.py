@@ -115,6 +115,12 @@ def histogram(evaluation: Evaluation, steps: np.ndarray) -> pd.DataFrame:
     return table.groupby(["label", "step"])["correct"].agg(samples="size", correct="sum").reset_index()
 
 
+def shares(steps: np.ndarray, total: int) -> pd.DataFrame:
+    """Share of the samples that leave at each step: step (1 … T = total), share (0 … 1). steps: int64 [N]."""
+    counted = np.bincount(steps, minlength=total + 1)[1:]
+    return pd.DataFrame({"step": np.arange(1, total + 1), "share": counted / len(steps)})
+
+
 def thresholds(evaluation: Evaluation, rule: str, points: int = 64) -> np.ndarray:
     """Thresholds to try, ascending, about `points` of them: float64.
 
@@ -141,6 +147,12 @@ def front(evaluation: Evaluation, costs: Costs, points: int = 64) -> pd.DataFram
             steps = exit_steps(evaluation, rule, threshold)
             rows.append({"rule": rule, "threshold": threshold, **asdict(outcome(evaluation, steps, costs))})
     return pd.DataFrame(rows)
+
+
+def as_good(table: pd.DataFrame, accuracy: float) -> pd.Series | None:
+    """Of a `front` the fixed step that is first at least as accurate (a share, 0 … 1); None where none is."""
+    good = table[(table["rule"] == "fixed") & (table["accuracy"] >= accuracy)]
+    return None if good.empty else good.loc[good["threshold"].idxmin()]
 
 
 def halves(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

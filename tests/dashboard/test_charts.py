@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dashboard.charts import early_exit, gamma, robustness, spikes, theme
+from dashboard.charts import early_exit, exit_rules, gamma, robustness, spikes, theme
 
 T, CHANNELS = 25, 12
 LAYERS = ["conv1", "conv2", "conv3", "fc1"]
@@ -76,7 +76,37 @@ def curve_frame(steps: int = T) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["attack", "strength", "step", "accuracy"])
 
 
-@cache
+def exits_frame(classes: int = 10, steps: int = T) -> pd.DataFrame:
+    """Samples that leave: class k at step k + 1 (k + 1 of them), and one of each class at T."""
+    early = [(k, min(k, steps - 1) + 1, k + 1, k) for k in range(classes)]
+    late = [(k, steps, 1, 0) for k in range(classes) if min(k, steps - 1) + 1 != steps]
+    return pd.DataFrame(early + late, columns=["label", "step", "samples", "correct"])
+
+
+RULE_TITLES = {"fixed": "fixed step", "confidence": "confidence"}
+
+
+def front_frame(steps: int = T) -> pd.DataFrame:
+    rows = [(rule, t, 0.9 * (1 - 0.5**t) + (rule != "fixed") * 0.05, t - 0.1, 900.0 * t, 400.0 * t)
+            for rule in RULE_TITLES for t in range(1, steps + 1)]  # fmt: skip
+    return pd.DataFrame(rows, columns=["rule", "threshold", "accuracy", "mean_step", "spikes", "energy_nj"])
+
+
+def front_marks() -> pd.DataFrame:
+    point = {"accuracy": 0.9, "mean_step": 1.0, "spikes": 500.0, "energy_nj": 800.0}
+    return pd.DataFrame(
+        [
+            {"name": "γ rule, t = 1", "color": theme.RULE, "symbol": "diamond", **point},
+            {"name": "your choice", "color": theme.EXIT, "symbol": "circle", **point},
+        ]
+    )
+
+
+def disturbed_frame(steps: int = T) -> pd.DataFrame:
+    rows = [(t, 1 / steps, name) for name in ("clean", "Gaussian σ = 0.2") for t in range(1, steps + 1)]
+    return pd.DataFrame(rows, columns=["step", "share", "condition"])
+
+
 @cache
 def every_chart(steps: int) -> dict:
     """Each chart drawn on data with the given T."""
@@ -99,6 +129,12 @@ def every_chart(steps: int) -> dict:
         "cost_curves": early_exit.cost_curves(exits, 1, steps),
         "trade_off": early_exit.trade_off(exits, 1, steps),
         "energy_by_layer": early_exit.energy_by_layer(energy),
+        "energy_by_layer and twin": early_exit.energy_by_layer(energy, energy.assign(energy_nj=9.0)),
+        "energy_by_step": early_exit.energy_by_step(means.rename(columns={"value": "energy_nj"}), 1, steps),
+        "histogram": exit_rules.histogram(exits_frame(10, steps), list("0123456789"), steps, 1.0),
+        "histogram of many": exit_rules.histogram(exits_frame(40, steps), [f"kind {k}" for k in range(40)], steps),
+        "front": exit_rules.front(front_frame(steps), RULE_TITLES, "energy_nj", front_marks()),
+        "disturbed_exits": exit_rules.disturbed_exits(disturbed_frame(steps), steps),
         "sweep": robustness.sweep(sweep_frame(), "ε (1/255)", 0.95, 0.1),
         "exit_curves": robustness.exit_curves(curve_frame(steps)),
     }
@@ -189,6 +225,10 @@ def test_every_hover_text_is_ours(name):
         lambda none: early_exit.cost_curves(none, 1, 1),
         lambda none: early_exit.trade_off(none, 1, 1),
         lambda none: early_exit.energy_by_layer(none),
+        lambda none: early_exit.energy_by_step(none, 1, 1),
+        lambda none: exit_rules.histogram(none, ["a"], 3),
+        lambda none: exit_rules.front(none, RULE_TITLES, "spikes", none),
+        lambda none: exit_rules.disturbed_exits(none, 3),
         lambda none: robustness.sweep(none, "σ", None, None),
         lambda none: robustness.exit_curves(none),
         lambda none: gamma.mean_curves(layer_frame().assign(value=np.nan), "mean γ", 0.1, 3),
@@ -233,6 +273,8 @@ def test_charts_do_not_know_streamlit():
         (lambda: spikes.class_scores(score_frame(50, 200), "softmax", 9, None), 150_000),
         (lambda: early_exit.accuracy_curve(exit_frame(), 17, 19), 8_000),
         (lambda: early_exit.cost_curves(exit_frame(784), 17, 19), 60_000),
+        (lambda: exit_rules.histogram(exits_frame(200, 784), [f"kind {k}" for k in range(200)], 784), 900_000),
+        (lambda: exit_rules.front(front_frame(64), RULE_TITLES, "spikes", front_marks()), 12_000),
     ],
 )
 def test_figures_stay_small_on_the_wire(fig, limit):
@@ -607,3 +649,52 @@ def test_exit_curves_darken_with_strength():
     assert np.all(np.diff([luminance(trace.line.color) for trace in fig.data]) < 0)
     for trace, strength in zip(fig.data, (0, 4, 8), strict=True):
         np.testing.assert_allclose(trace.y, 100 * frame.loc[frame["strength"] == strength, "accuracy"], rtol=1e-5)
+
+
+def test_exits_are_stacked_by_class():
+    fig = exit_rules.histogram(exits_frame(), list("0123456789"), T, 3.4)
+    assert [bars.name for bars in fig.data] == list("0123456789")
+    for place, bars in enumerate(fig.data):
+        expected = np.zeros(T)
+        expected[place] += place + 1
+        expected[-1] += 1
+        np.testing.assert_array_equal(bars.y, expected)
+    assert lines_at(fig, theme.EXIT) == [3.4] and texts(fig) == ["mean 3.4"]
+    assert len({bars.marker.color for bars in fig.data}) == 10
+
+
+def test_exits_of_many_classes_are_a_map():
+    names = [f"kind {k}" for k in range(11)]
+    (cells,) = exit_rules.histogram(exits_frame(11), names, T).data
+    assert cells.type == "heatmap" and cells.z.shape == (11, T) and list(cells.y) == names
+    assert cells.z[4, 4] == 5 and cells.z[4, T - 1] == 1 and cells.z.sum() == 66 + 11
+
+
+def test_the_front_is_looked_at_where_rules_differ():
+    near = exit_rules.front(front_frame(), RULE_TITLES, "energy_nj", front_marks())
+    whole = exit_rules.front(front_frame(), RULE_TITLES, "energy_nj", front_marks(), whole=True)
+    assert near.layout.yaxis.range[0] > 80 and whole.layout.yaxis.range[0] < 45
+    assert "µJ" in near.layout.xaxis.title.text
+    np.testing.assert_allclose(named(near, "fixed step").x, 0.4 * np.arange(1, T + 1), rtol=1e-6)
+    np.testing.assert_allclose(named(near, "your choice").x, [0.8])
+    assert named(near, "γ rule, t = 1").marker.color == theme.RULE
+    low = front_marks().assign(accuracy=0.3)
+    assert exit_rules.front(front_frame(), RULE_TITLES, "spikes", low).layout.yaxis.range[0] < 30, "marks are in sight"
+
+
+def test_energy_at_each_step_is_stacked_and_the_twin_stands_beside():
+    frame = layer_frame(steps=T).rename(columns={"value": "energy_nj"})
+    fig = early_exit.energy_by_step(frame, 7, 19)
+    assert fig.layout.barmode == "stack" and len(fig.data) == len(LAYERS)
+    for bars, layer in zip(fig.data, LAYERS):
+        np.testing.assert_allclose(bars.y, frame[frame["layer"] == layer]["energy_nj"], rtol=1e-6)
+    assert lines_at(fig, theme.EXIT) == [7.5] and lines_at(fig, theme.RULE) == [19.5]
+    own = pd.DataFrame({"layer": LAYERS, "energy_nj": 100.0})
+    one, other = early_exit.energy_by_layer(own, own.assign(energy_nj=5000.0)).data
+    assert set(one.x) == {np.float32(0.1)} and set(other.x) == {5.0}, "both in the unit of the larger one"
+
+
+def test_disturbed_exits_stand_beside_the_clean_ones():
+    one, other = exit_rules.disturbed_exits(disturbed_frame(4), 4).data
+    assert (one.name, other.name) == ("clean", "Gaussian σ = 0.2")
+    np.testing.assert_allclose(one.y, [25] * 4)

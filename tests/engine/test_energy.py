@@ -86,7 +86,9 @@ def test_the_mean_of_the_samples_is_the_exit_table(case):
 def test_the_twin_pays_every_connection_once_or_at_each_input(case):
     config, layers, _ = CASES[case]
     passes = {"rows": 4, "pixels": 16, "events": 3}.get(case, 1)
-    assert energy.ann_energy_nj(config, OTHER) == pytest.approx(2.5 * passes * sum(macs for macs, _ in layers) / 1000)
+    expected = [2.5 * passes * macs / 1000 for macs, _ in layers]
+    assert energy.ann_energy(config, OTHER)["energy_nj"].tolist() == pytest.approx(expected)
+    assert energy.ann_energy_nj(config, OTHER) == pytest.approx(math.fsum(expected))
 
 
 def test_an_ann_multiplies_in_every_layer():

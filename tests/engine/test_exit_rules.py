@@ -143,6 +143,20 @@ def test_the_histogram_counts_every_sample_once():
     assert found == counted and table["samples"].sum() == 40
 
 
+def test_shares_count_the_exits_of_each_step():
+    table = exit_rules.shares(np.array([2, 2, 4, 5, 2]), 5)
+    assert table.to_dict("list") == {"step": [1, 2, 3, 4, 5], "share": [0, 3 / 5, 0, 1 / 5, 1 / 5]}
+
+
+def test_the_fixed_step_as_good_is_the_first_that_is():
+    evaluation = drawn(7)
+    table = exit_rules.front(evaluation, energy.costs(CONFIG, evaluation))
+    for right in (0, 10, 20, 40):
+        steps = [t for t in range(1, 7) if sum(evaluation.predictions[t - 1] == evaluation.labels) >= right]
+        found = exit_rules.as_good(table, right / 40)
+        assert (None if found is None else found["threshold"]) == (steps[0] if steps else None)
+
+
 def test_the_front_is_every_rule_at_every_threshold():
     evaluation = drawn(4)
     table = exit_rules.front(evaluation, energy.costs(CONFIG, evaluation), points=12)
