@@ -70,7 +70,7 @@ def test_newcomer(visit, url):
     go(page, "Early exit")
     main(page).get_by_text("Answers that change between").wait_for()
     before = metric(page, "Spikes a sample")
-    slider = main(page).get_by_role("slider").first  # the exit; the others are thresholds
+    slider = main(page).get_by_role("slider", name="Leave after timestep t")
     for _ in range(12):
         slider.press("ArrowLeft")
     until_url(page, r"[?&]t=7\b")
