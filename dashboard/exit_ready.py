@@ -83,14 +83,22 @@ def choice(view: View) -> tuple[str, float]:
     return rule, right.slider(label, 0.0, top, first, 0.01, key=key, bind="query-params")
 
 
-def section(view: View, evaluation: Evaluation, constants: Constants, gamma_step: int | None) -> tuple[str, float]:
-    """The choice, which is returned, what it yields, when samples leave, and all rules in one chart."""
+def section(
+    view: View, evaluation: Evaluation, constants: Constants, gamma_step: int | None, timed: pd.DataFrame | None
+) -> tuple[str, float]:
+    """The choice, which is returned, what it yields, when samples leave, and all rules in one chart.
+
+    gamma_step: of the γ rule. timed: of `early_exit.latency`, None until it has been measured.
+    """
     costs, table = measured(*_asked(view, evaluation), constants, view, evaluation)
     rule, threshold = choice(view)
     steps = exit_rules.exit_steps(evaluation, rule, threshold)
     found = exit_rules.outcome(evaluation, steps, costs)
     full = _fixed(evaluation, costs, view.steps)
-    _numbers(found, full)
+    latency, full_latency = (
+        float("nan") if timed is None else exit_rules.mean_latency(at, timed) for at in (steps, np.array([view.steps]))
+    )
+    _numbers(found, full, latency, full_latency)
     _against_fixed(table, found)
     left, right = st.columns(2)
     with left:
@@ -107,7 +115,7 @@ def _fixed(evaluation: Evaluation, costs: Costs, step: int) -> Outcome:
     return exit_rules.outcome(evaluation, exit_rules.exit_steps(evaluation, "fixed", step), costs)
 
 
-def _numbers(found: Outcome, full: Outcome) -> None:
+def _numbers(found: Outcome, full: Outcome, latency: float, full_latency: float) -> None:
     points = 100 * (found.accuracy - full.accuracy)
     same = abs(points) < 0.05
     with st.container(horizontal=True, gap="small"):
@@ -125,6 +133,8 @@ def _numbers(found: Outcome, full: Outcome) -> None:
         exit_step.cost("Mean exit step", "{:.2f}".format, found.mean_step, full.mean_step, "Mean over the samples")
         exit_step.cost("Mean spikes", show.amount, found.spikes, full.spikes, "Of a sample, up to its own exit")
         exit_step.cost("Mean energy", show.energy, found.energy_nj, full.energy_nj, "Of a sample, up to its own exit")
+        said = "Time for one image on this machine at each exit step, mean over the samples"
+        exit_step.cost("Mean latency", exit_step.milliseconds, latency, full_latency, said)
 
 
 def _against_fixed(table: pd.DataFrame, found: Outcome) -> None:

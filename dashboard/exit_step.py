@@ -40,7 +40,7 @@ def numbers(view: View, here: pd.Series, end: pd.Series, constants: Constants) -
         said = f"Estimate: {constants.ac_pj:g} pJ per accumulate, {constants.mac_pj:g} pJ per multiply-accumulate"
         cost("Energy a sample", show.energy, here["energy_nj"], end["energy_nj"], said)
         said = "Time for one image on this machine, the fastest of 9 runs"
-        cost("Latency", _milliseconds, here["latency_ms"], end["latency_ms"], said)
+        cost("Latency", milliseconds, here["latency_ms"], end["latency_ms"], said)
 
 
 def cost(label: str, written: Callable[[float], str], here: float, end: float, about: str) -> None:
@@ -48,7 +48,8 @@ def cost(label: str, written: Callable[[float], str], here: float, end: float, a
     st.metric(label, written(here), _less(here, end), "inverse", border=True, width=168, help=about)
 
 
-def _milliseconds(value: float) -> str:
+def milliseconds(value: float) -> str:
+    """A latency in ms as people read it; "…" for NaN, before it has been measured."""
     return "…" if pd.isna(value) else f"{value:.2f} ms"
 
 

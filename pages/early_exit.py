@@ -108,7 +108,7 @@ def precision_effect(exact: Evaluation) -> None:
 @st.fragment
 def ready(evaluation: Evaluation) -> None:
     """Leaving each sample when it is ready, the best threshold for a loss, and the same under noise and attack."""
-    chosen = exit_ready.section(view, evaluation, constants, rule)
+    chosen = exit_ready.section(view, evaluation, constants, rule, latency.results[0])
     exit_ready.halves(view, evaluation, constants, rule)
     exit_disturbed.section(view, *chosen, constants)
 

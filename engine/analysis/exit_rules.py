@@ -121,6 +121,11 @@ def shares(steps: np.ndarray, total: int) -> pd.DataFrame:
     return pd.DataFrame({"step": np.arange(1, total + 1), "share": counted / len(steps)})
 
 
+def mean_latency(steps: np.ndarray, timed: pd.DataFrame) -> float:
+    """Mean time until a sample has left, ms. steps: int64 [N], 1 … T. timed: of `early_exit.latency`, a row a step."""
+    return float(timed.set_index("step")["latency_ms"].loc[steps].mean())
+
+
 def thresholds(evaluation: Evaluation, rule: str, points: int = 64) -> np.ndarray:
     """Thresholds to try, ascending, about `points` of them: float64.
 

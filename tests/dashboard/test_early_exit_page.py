@@ -4,8 +4,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from dashboard import show, work
+from engine import ModelConfig, build_model, save_checkpoint
 from engine.analysis import exit_rules, gamma
 from engine.analysis.robustness import Attack, attack_rows
 from engine.datasets import fit, get
@@ -53,12 +55,13 @@ def right(evaluation, steps) -> float:
 
 def energy_nj(config, evaluation, steps, mac=4.6, ac=0.9) -> float:
     """Mean over the samples; the neurons that feed a layer are those of the layer before."""
-    feeding = [math.prod(config.in_shape), *(spec.neurons for spec in config.hidden_layers())]
+    shown = {"rows": config.in_shape[2], "pixels": 1}.get(config.encoding, math.prod(config.in_shape))
+    feeding = [shown, *(spec.neurons for spec in config.hidden_layers())]
     spent = 0.0
     for n, step in enumerate(steps):
         for place, spec in enumerate(config.layers()):
             fired = int(evaluation.spikes[:step, place, n].sum())
-            real = place == 0 and config.encoding == "direct"
+            real = config.kind == "ann" or (place == 0 and config.encoding in ("direct", "rows", "pixels"))
             spent += spec.macs * (mac * step if real else ac * fired / feeding[place]) / 1000
     return spent / len(steps)
 
@@ -78,6 +81,9 @@ def test_each_rule_tells_what_a_loop_finds(digits, rule, threshold):
     fired = np.mean([evaluation.spikes[:t, 1:, n].sum() for n, t in enumerate(steps)])
     assert metric(app, "Mean spikes") == show.amount(fired)
     assert metric(app, "Mean energy") == show.energy(energy_nj(digits.config, evaluation, steps))
+    (timed,) = [job.results[0] for job in work.jobs().all() if "latency" in job.title and len(job.results[0]) == 25]
+    waits = dict(zip(timed["step"], timed["latency_ms"]))
+    assert metric(app, "Mean latency") == f"{np.mean([waits[t] for t in steps]):.2f} ms"
     sevens = [sum(evaluation.labels[n] == 7 and steps[n] == t for n in range(399)) for t in range(1, 26)]
     assert_drawn(app, "exit_histogram", sevens)
     fixed = [t for t in range(1, 26) if right(evaluation, [t] * 399) >= right(evaluation, steps)]
@@ -154,6 +160,34 @@ def test_multiplications_are_counted_where_the_image_is_the_current(runs):  # no
     by_step = [trace for trace in figure(app, "energy_steps")["data"] if trace["name"] == "conv1"]
     assert len(by_step) == 1
     assert_drawn(app, "energy_steps", [0.23 * checkpoint.config.layers()[0].macs / 1000] * 5)
+
+
+OTHERS = {
+    "ann": (dict(encoding="direct", kind="ann", norm="bn", steps=1), "in one pass"),
+    "converted": (dict(encoding="direct", kind="converted", norm="folded", steps=4), "first layer gets real numbers"),
+    "rows": (dict(encoding="rows", arch="mlp", layout="F8 F4", steps=16), "same layers, for each row"),
+    "pixels": (dict(encoding="pixels", arch="mlp", layout="F4", steps=256), "same layers, for each pixel"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_networks_of_every_kind_pay_what_is_counted_by_hand(name, runs):  # noqa: F811
+    values, told = OTHERS[name]
+    torch.manual_seed(0)
+    model = build_model(ModelConfig(**{"arch": "vgg-small", "in_shape": (1, 16, 16), "layout": "C4 P F8", **values}))
+    mean, std = get("digits").moments(1)
+    save_checkpoint(runs / f"kind-{name}" / "model.safetensors", model, dataset="digits", mean=mean, std=std)
+    app = finished(opened("early_exit", f"runs/kind-{name}"))
+    checkpoint = checkpoint_of(f"runs/kind-{name}", runs)
+    evaluation = evaluated(checkpoint)
+    last = checkpoint.config.steps
+    spent = energy_nj(checkpoint.config, evaluation, [last] * 399)
+    assert metric(app, "Energy a sample") == show.energy(spent) and told in said(app)
+    if last > 1:
+        steps = leaves(evaluation, "confidence", 0.9)
+        assert metric(app, "Mean energy") == show.energy(energy_nj(checkpoint.config, evaluation, steps))
+        assert metric(app, "Mean exit step") == f"{np.mean(steps):.2f}"
+    assert not app.error
 
 
 @pytest.mark.parametrize("value", [0.0, -3.0, 2e6])

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -146,6 +147,11 @@ def test_the_histogram_counts_every_sample_once():
 def test_shares_count_the_exits_of_each_step():
     table = exit_rules.shares(np.array([2, 2, 4, 5, 2]), 5)
     assert table.to_dict("list") == {"step": [1, 2, 3, 4, 5], "share": [0, 3 / 5, 0, 1 / 5, 1 / 5]}
+
+
+def test_mean_latency_is_that_of_each_sample_at_its_own_exit():
+    timed = pd.DataFrame({"step": [1, 2, 3], "latency_ms": [0.5, 2.0, 7.0], "measured": True})
+    assert exit_rules.mean_latency(np.array([3, 1, 1, 2]), timed) == (7.0 + 0.5 + 0.5 + 2.0) / 4
 
 
 def test_the_fixed_step_as_good_is_the_first_that_is():
