@@ -7,7 +7,6 @@ import streamlit as st
 from dashboard import navigation, show, sidebar, visitor, work
 
 
-
 @st.cache_resource(show_spinner=False)
 def settle() -> None:
     """Spare Python's garbage collector what was loaded for the first page and stays: looking through torch, pandas and

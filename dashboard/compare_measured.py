@@ -9,6 +9,7 @@ import streamlit as st
 
 from engine.analysis import early_exit, evaluation, robustness
 from engine.analysis.robustness import ATTACKS, Attack
+from engine.attacks import KINDS
 from engine.checkpoint import Checkpoint
 from engine.datasets import DataError
 from engine.job import OVER, Job
@@ -17,8 +18,7 @@ from engine.jobs import AGAIN
 from . import data, session, show, sweep_settings, work
 from .charts import comparison
 from .session import View
-
-STRENGTHS = {"gaussian": "σ (pixels run from 0 to 1)", "fgsm": "ε in 1/255", "pgd": "ε in 1/255"}
+from .sweep_settings import AXES, Sweep
 
 
 class Together:
@@ -155,33 +155,37 @@ def robust(found: Mapping[str, View], kept: Mapping[str, int]) -> None:
     st.subheader("Robustness", anchor=False)
     available = min(len(view.labels) for view in found.values())
     try:
-        attacks, samples, seed = sweep_settings.settings(
-            available, "The first so many test samples of each run's data."
-        )
+        configs = [view.checkpoint.config for view in found.values()]
+        asked = sweep_settings.settings(available, "The first so many test samples of each run's data.", configs)
     except ValueError as error:
         st.error(str(error))
         return
-    if len(attacks) < 2:
+    if len(asked.attacks) < 2:
         st.markdown("Choose a disturbance and its strengths.")
         return
     submit = {
-        name: lambda start, view=view: work.sweep_job(view, attacks, samples, seed, start=start)
+        name: lambda start, view=view: work.sweep_job(
+            view, asked.attacks, asked.samples, asked.seed, start, _encodings(view, asked)
+        )
         for name, view in found.items()
     }
-    said = f"{len(attacks) - 1} strengths on {samples} samples, for each run."
+    said = f"{len(asked.attacks) - 1} strengths on {asked.samples} samples, for each run."
     jobs = _asked("measure_robustness", "Disturb them", "Disturbing", submit, said)
     if jobs:
-        title = f"Disturbing {samples} test samples"
-        work.live(Together(title, jobs), lambda: _robust_results(found, jobs, attacks, samples, kept), retry=False)
+        title = f"Disturbing {asked.samples} test samples"
+        work.live(Together(title, jobs), lambda: _robust_results(found, jobs, asked, kept), retry=False)
 
 
-def _robust_results(
-    found: Mapping[str, View], jobs: Mapping[str, Job], attacks: Sequence[Attack], samples: int, kept: Mapping[str, int]
-) -> None:
-    tables = []
+def _encodings(view: View, asked: Sweep) -> int:
+    return robustness.encodings_shown(view.checkpoint.config, asked.encodings)
+
+
+def _robust_results(found: Mapping[str, View], jobs: Mapping[str, Job], asked: Sweep, kept: Mapping[str, int]) -> None:
+    attacks, tables = asked.attacks, []
     for name, job in jobs.items():
-        config = found[name].checkpoint.config
-        table = robustness.sweep_table(work.sweep_results(job, robustness.sweep_parts(config, attacks, samples)))
+        config, encodings = found[name].checkpoint.config, _encodings(found[name], asked)
+        parts = robustness.sweep_parts(config, attacks, asked.samples, encodings)
+        table = robustness.sweep_table(work.sweep_results(job, parts), encodings)
         tables.append(table[table["step"] == config.steps].assign(run=name))
     table = pd.concat(tables, ignore_index=True)
     if table.empty:
@@ -189,11 +193,11 @@ def _robust_results(
     kinds = [kind for kind in ATTACKS if any(attack.kind == kind and attack.strength for attack in attacks)]
     for column, kind in zip(st.columns(len(kinds)), kinds):
         part = table[(table["attack"] == ATTACKS[kind]) | (table["strength"] == 0)]
-        scale = 1 if kind == "gaussian" else 255
+        scale = 255 if KINDS[kind].norm == "L∞" else 1
         part = part.assign(attack=ATTACKS[kind], strength=part["strength"].astype(float) * scale)
         with column:
             st.markdown(f"**{ATTACKS[kind]}**")
-            figure = comparison.robustness_curves(part, STRENGTHS[kind], kept)
+            figure = comparison.robustness_curves(part, AXES[KINDS[kind].norm], kept)
             top = scale * max(attack.strength for attack in attacks if attack.kind == kind)
             figure.update_xaxes(range=[-0.04 * top, 1.04 * top])  # stands still while points arrive
             show.chart(figure, part, f"run_{kind}", f"Accuracy under {ATTACKS[kind]}, by run.")

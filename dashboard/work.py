@@ -47,10 +47,14 @@ def evaluation_job(view: View, precision: str = "float32", start: bool | None = 
     return _submit(view, title, evaluation.evaluate_rows, parts, start=start, precision=precision, seed=SEED)
 
 
-def sweep_job(view: View, attacks: Sequence[Attack], samples: int, seed: int, start: bool) -> Job | None:
-    """Accuracy under these attacks on the first `samples` test samples; None if it never ran and `start` is False."""
-    parts = robustness.sweep_parts(view.checkpoint.config, attacks, samples)
-    return _submit(view, f"Disturbing {samples} test samples", robustness.attack_rows, parts, start=start, seed=seed)
+def sweep_job(
+    view: View, attacks: Sequence[Attack], samples: int, seed: int, start: bool, encodings: int = 1
+) -> Job | None:
+    """Accuracy under these attacks on the first `samples` test samples, each in so many random encodings; None if it
+    never ran and `start` is False."""
+    parts = robustness.sweep_parts(view.checkpoint.config, attacks, samples, encodings)
+    title, settings = f"Disturbing {samples} test samples", {"seed": seed, "encodings": encodings}
+    return _submit(view, title, robustness.attack_rows, parts, start=start, **settings)
 
 
 def closeup_job(view: View, attack: Attack, seed: int) -> Job:

@@ -112,14 +112,40 @@ def parser() -> argparse.ArgumentParser:
 
     robustness = commands.add_parser("robustness", help="accuracy under noise and attacks")
     _file_and_data(robustness)
-    robustness.add_argument("--attack", required=True, help="gaussian, fgsm or pgd")
-    robustness.add_argument(
-        "--eps", type=_fraction, nargs="+", required=True, help="ε, or σ of gaussian, in units of [0, 1]: 0.03 or 8/255"
-    )
-    robustness.add_argument("--attack-steps", type=int, default=10, help="steps of PGD")
-    robustness.add_argument("--step-size", type=_fraction, help="step size of PGD (default: 2.5·ε/steps)")
+    _attack_arguments(robustness)
     data_commands.add_parser(commands)
     return root
+
+
+def _attack_arguments(command: argparse.ArgumentParser):
+    command.add_argument(
+        "--attack",
+        required=True,
+        help="gaussian, uniform; fgsm, bim, mifgsm, pgd, pgdl2, apgd, eotpgd, cw, deepfool, square, autoattack; of "
+        "events deletion, insertion, jitter",
+    )
+    command.add_argument(
+        "--eps",
+        type=_fraction,
+        nargs="+",
+        required=True,
+        help="ε, the radius of the ball, or σ of gaussian, in units of [0, 1]: 0.03 or 8/255; of events a share, or frames",
+    )
+    command.add_argument("--attack-steps", type=int, help="steps, or queries of square (default: the attack's own)")
+    command.add_argument("--step-size", type=_fraction, help="of one step (default: 2.5·ε/steps)")
+    command.add_argument(
+        "--encodings", type=int, default=1, help="random encodings each sample is tested in (default: 1)"
+    )
+    command.add_argument("--draws", type=int, default=2, help="random encodings an attacker averages (default: 2)")
+    command.add_argument("--surrogate", default="triangle", help="shape: triangle, arctangent or sigmoid")
+    command.add_argument("--width", type=float, default=1.0, help="of the surrogate, in units of θ (default: 1)")
+    command.add_argument(
+        "--adaptive", action="store_true", help="--width times the mean distance of the potentials from θ"
+    )
+    command.add_argument(
+        "--literal", action="store_true", help="follow the rate code's literal gradient, which is zero: a broken attack"
+    )
+    command.add_argument("--target", default="final", help="attacked scores: final, average, or those at step t")
 
 
 def _network_and_recipe(command: argparse.ArgumentParser):

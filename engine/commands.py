@@ -7,19 +7,22 @@ import math
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 
 import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .analysis import early_exit, energy, gamma, robustness as attacks
+from .analysis import early_exit, energy, gamma
+from .analysis import robustness as attacks
 from .analysis.evaluation import Evaluation
+from .attacks import Attack, Attacker, check
 from .checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from .datasets import DataError, DataSet, fit, get
 from .device import device
 from .measuring import evaluated, swept
-from .snn import NORMS, PRECISIONS
+from .snn import NORMS, PRECISIONS, Surrogate
 
 
 class UserError(Exception):
@@ -120,18 +123,20 @@ def evaluate(arguments: Namespace) -> None:
 def robustness(arguments: Namespace) -> None:
     """Accuracy under one kind of noise or attack, at each strength."""
     checkpoint = open_network(arguments)
+    data, pixels, labels = test_images(checkpoint, arguments.dataset, arguments.samples)
     try:
-        chosen = [
-            attacks.Attack(arguments.attack, eps, arguments.attack_steps, arguments.step_size) for eps in arguments.eps
-        ]
+        encodings = attacks.encodings_shown(checkpoint.config, arguments.encodings)
+        chosen = _attacks(arguments)
+        for attack in chosen:
+            check(attack, checkpoint.model, events=data.events)
     except ValueError as error:
         raise UserError(error) from None
-    test = test_images(checkpoint, arguments.dataset, arguments.samples)
+    settings = {"seed": arguments.seed, "encodings": encodings, "keep": arguments.keep, "progress": _bar}
     try:
-        found = swept(checkpoint, *test, chosen, seed=arguments.seed, keep=arguments.keep, progress=_bar)
+        found = swept(checkpoint, data, pixels, labels, chosen, **settings)
     except DataError as error:  # its files have just been taken away
         raise UserError(error) from None
-    table = attacks.sweep_table(found)
+    table = attacks.sweep_table(found, encodings).drop(columns=[] if encodings > 1 else "spread")
     final = table[table["step"] == checkpoint.config.steps].drop(columns="step")
     if arguments.json:
         return print_json(
@@ -139,13 +144,24 @@ def robustness(arguments: Namespace) -> None:
                 "file": arguments.file,
                 "dataset": arguments.dataset or checkpoint.dataset,
                 "attack": arguments.attack,
-                "samples": len(test[1]),
+                "samples": len(labels),
+                "encodings": encodings,
                 "seed": arguments.seed,
+                "attacker": asdict(chosen[0].attacker),
                 "results": final.rename(columns={"strength": "eps"}).to_dict("records"),
                 "steps": table.rename(columns={"strength": "eps"}).to_dict("records"),
             }
         )
-    print(final.to_string(index=False, float_format="%.4g"))
+    print(final.drop(columns="kind").to_string(index=False, float_format="%.4g"))
+
+
+def _attacks(arguments: Namespace) -> list[Attack]:
+    """Raises ValueError with one sentence."""
+    surrogate = Surrogate(arguments.surrogate, arguments.width, arguments.adaptive)
+    target = int(arguments.target) if arguments.target.isdecimal() else arguments.target
+    attacker = Attacker(surrogate, not arguments.literal, arguments.draws, target)
+    how = (arguments.attack_steps, arguments.step_size, attacker)
+    return [Attack(arguments.attack, eps, *how) for eps in arguments.eps]
 
 
 def _open(arguments: Namespace) -> Checkpoint:

@@ -48,14 +48,17 @@ def swept(
     attacks: Sequence[Attack],
     *,
     seed: int,
+    encodings: int = 1,
     keep: bool = True,
     progress: Progress = iter,
 ) -> list[tuple[Attack, Evaluation]]:
-    """The same under each of the attacks, an attack named twice once."""
-    asked = question(checkpoint, data, robustness.attack_rows, seed=seed)
-    compute = partial(robustness.attack_rows, **_network(checkpoint), pixels=pixels, labels=labels, seed=seed)
+    """The same under each of the attacks, an attack named twice once; each sample in so many random encodings, as
+    robustness.attack_rows has it."""
+    settings = {"seed": seed, "encodings": encodings}
+    asked = question(checkpoint, data, robustness.attack_rows, **settings)
+    compute = partial(robustness.attack_rows, **_network(checkpoint), pixels=pixels, labels=labels, **settings)
     found: dict[Attack, list[Evaluation]] = {attack: [] for attack in attacks}
-    parts = robustness.sweep_parts(checkpoint.config, list(found), len(pixels))
+    parts = robustness.sweep_parts(checkpoint.config, list(found), len(pixels), encodings)
     for (attack, *_), result in zip(parts, answered(asked, parts, compute, keep=keep, progress=progress)):
         found[attack].append(result)
     return [(attack, evaluation.join(results)) for attack, results in found.items()]

@@ -8,30 +8,39 @@ from dashboard import show, sweep_settings, work
 from dashboard.charts import robustness as charts
 from dashboard.charts import spikes as spike_charts
 from dashboard.session import current
+from dashboard.sweep_settings import AXES, Sweep
 from engine.analysis import robustness
-from engine.analysis.robustness import ATTACKS, Attack
+from engine.attacks import KINDS, Attack, check
 from engine.jobs import AGAIN, Job
 
 view = current()
+PANELS = {
+    "σ": "Gaussian noise",
+    "L∞": "No pixel changed by more than ε",
+    "L2": "Whole change no longer than ε",
+    "share": "Events lost or added",
+    "frames": "Events moved in time",
+}
+CHARTS = {"σ": "noise", "L∞": "attack", "L2": "l2", "share": "events", "frames": "jitter"}  # in names of files
 
 
-def sweep(attacks: list[Attack], samples: int, seed: int) -> None:
+def sweep(asked: Sweep) -> None:
     """Run button, progress, points as they come, table: nothing above Cancel comes or goes while a sweep runs."""
-    job = _asked_sweep(attacks, samples, seed)
+    job = _asked_sweep(asked)
     note = st.empty()
-    shown = (job, attacks, samples) if job else _last_sweep(note)
+    shown = (job, asked) if job else _last_sweep(note)
     if shown:
-        job, attacks, samples = shown
-        parts = robustness.sweep_parts(view.checkpoint.config, attacks, samples)
-        work.live(job, lambda: results(job, parts, attacks), retry=False)
+        job, asked = shown
+        parts = robustness.sweep_parts(view.checkpoint.config, asked.attacks, asked.samples, asked.encodings)
+        work.live(job, lambda: results(job, parts, asked), retry=False)
 
 
-def _asked_sweep(attacks: list[Attack], samples: int, seed: int) -> Job | None:
+def _asked_sweep(asked: Sweep) -> Job | None:
     """A button to run the sweep these settings ask for, and that sweep; None if it never ran."""
+    attacks, samples = asked.attacks, asked.samples
     clicked = st.session_state.get("run_sweep", False) and len(attacks) > 1
-    job = work.sweep_job(view, attacks, samples, seed, start=clicked)
-    passes = sum(attack.passes for attack in attacks) * samples
-    said = f"{len(attacks) - 1} strengths on {samples} samples, {passes:,} passes through the network"
+    job = work.sweep_job(view, attacks, samples, asked.seed, clicked, asked.encodings)
+    said = f"{len(attacks) - 1} strengths on {samples} samples, {asked.passes:,} passes through the network"
     if job is None:
         said += ". Points appear as they are computed; you can look at other pages meanwhile."
     elif job.state == "done":
@@ -47,70 +56,67 @@ def _asked_sweep(attacks: list[Attack], samples: int, seed: int) -> Job | None:
         )
         st.caption(said, width="stretch")
     if job is not None:
-        st.session_state["last_sweep"] = (view.fingerprint, view.data.name, attacks, samples, seed)
+        st.session_state["last_sweep"] = (view.fingerprint, view.data.name, asked)
     return job
 
 
-def _last_sweep(note) -> tuple[Job, list[Attack], int] | None:
+def _last_sweep(note) -> tuple[Job, Sweep] | None:
     """What this visitor ran last on this network and data, so that trying other settings does not hide it."""
     last = st.session_state.get("last_sweep")
     if last is None or last[:2] != (view.fingerprint, view.data.name):
         return None
-    attacks, samples, seed = last[2:]
-    job = work.sweep_job(view, attacks, samples, seed, start=False)
+    asked = last[2]
+    job = work.sweep_job(view, asked.attacks, asked.samples, asked.seed, False, asked.encodings)
     if job is None:
         return None
-    note.caption(f"Below, your last run: {', '.join(a.label for a in attacks[1:])}, {samples} samples.")
-    return job, attacks, samples
+    note.caption(f"Below, your last run: {', '.join(a.label for a in asked.attacks[1:])}, {asked.samples} samples.")
+    return job, asked
 
 
-def results(job, parts, attacks: list[Attack]) -> None:
+def results(job: Job, parts: list, asked: Sweep) -> None:
     """Curves and table of what has been computed so far."""
-    table = robustness.sweep_table(work.sweep_results(job, parts))
+    table = robustness.sweep_table(work.sweep_results(job, parts), asked.encodings)
     final = table[table["step"] == view.steps]
     clean = final[final["strength"] == 0]["accuracy"]
     clean = float(clean.iloc[0]) if len(clean) else None
-    chance = 1 / view.checkpoint.config.classes
-    noise = final[(final["attack"] == ATTACKS["gaussian"]) & (final["strength"] > 0)]
-    attacked = final[(final["attack"] != ATTACKS["gaussian"]) & (final["strength"] > 0)]
-    top = {
-        gaussian: max((a.strength for a in attacks if (a.kind == "gaussian") == gaussian), default=0)
-        for gaussian in (True, False)
-    }
-    panels = []
-    if top[True]:
-        panels.append(("noise", "**Gaussian noise**", noise, "σ (pixels run from 0 to 1)", top[True]))
-    if top[False]:
-        scaled = attacked.assign(strength=attacked["strength"] * 255)
-        panels.append(("attack", "**Gradient attacks**", scaled, "ε in 1/255", top[False] * 255))
-    for column, (key, title, frame, label, limit) in zip(
-        st.columns(len(panels)) if len(panels) > 1 else [st.container()], panels
-    ):
-        with column:
-            st.markdown(title)
-            figure = charts.sweep(frame, label, clean, chance, x_range=(0, limit * 1.05))
-            show.chart(figure, table, f"sweep_{key}", f"Accuracy against {label}.")
+    norms = [norm for norm in AXES if any(a.does.norm == norm and a.strength for a in asked.attacks)]
+    for pair in range(0, len(norms), 2):
+        columns = st.columns(2) if len(norms) > 1 else [st.container()]
+        for column, norm in zip(columns, norms[pair : pair + 2]):
+            with column:
+                _panel(norm, final, table, clean, asked)
     if not final.empty:
-        st.dataframe(_readable(final), hide_index=True, height="content")
+        st.dataframe(_readable(final, asked), hide_index=True, height="content")
 
 
-def _readable(final: pd.DataFrame) -> pd.DataFrame:
-    gaussian = final["attack"] == ATTACKS["gaussian"]
-    strength = np.where(
-        gaussian,
-        "σ = " + final["strength"].map("{:g}".format),
-        "ε = " + (final["strength"] * 255).map("{:.3g}".format) + "/255",
+def _panel(norm: str, final: pd.DataFrame, table: pd.DataFrame, clean: float | None, asked: Sweep) -> None:
+    """Curves of the disturbances whose strength is measured alike."""
+    kinds = [kind for kind, does in KINDS.items() if does.norm == norm]
+    scale = 255 if norm == "L∞" else 1
+    part = final[final["kind"].isin(kinds) & (final["strength"] > 0)]
+    top = scale * max(attack.strength for attack in asked.attacks if attack.kind in kinds)
+    st.markdown(f"**{PANELS[norm]}**")
+    figure = charts.sweep(
+        part.assign(strength=scale * part["strength"].astype(float)),
+        *(AXES[norm], clean, 1 / view.checkpoint.config.classes),
+        x_range=(0, top * 1.05),
     )
-    return pd.DataFrame(
-        {
-            "Disturbance": np.where(final["strength"] == 0, "none (clean)", final["attack"]),
-            "Strength": np.where(final["strength"] == 0, "", strength),
-            "Accuracy": final["accuracy"].map(show.share),
-            "95 % interval": final["low"].map(show.share) + " to " + final["high"].map(show.share),
-            "Right": final["correct"].astype(str) + " of " + final["samples"].astype(str),
-            "Spikes a sample": final["spikes"].map(show.amount),
-        }
-    )
+    show.chart(figure, table, f"sweep_{CHARTS[norm]}", f"Accuracy against {AXES[norm]}.")
+
+
+def _readable(final: pd.DataFrame, asked: Sweep) -> pd.DataFrame:
+    by_key = {(attack.kind, attack.strength): attack.amount for attack in asked.attacks if attack.strength}
+    right = final["correct"].map("{:.1f}".format if asked.encodings > 1 else "{:.0f}".format)
+    columns = {
+        "Disturbance": np.where(final["strength"] == 0, "none (clean)", final["attack"]),
+        "Strength": [by_key.get(key, "") for key in zip(final["kind"], final["strength"])],
+        "Accuracy": final["accuracy"].map(show.share),
+        "95 % interval (samples)": final["low"].map(show.share) + " to " + final["high"].map(show.share),
+        "± between encodings": (100 * final["spread"]).map("{:.1f} points".format),
+        "Right": right + " of " + final["samples"].astype(str),
+        "Spikes a sample": final["spikes"].map(show.amount),
+    }
+    return pd.DataFrame(columns if asked.encodings > 1 else {k: v for k, v in columns.items() if k[0] != "±"})
 
 
 def closely(attacks: list[Attack], seed: int) -> None:
@@ -175,7 +181,7 @@ def pictures(close: robustness.Closeup, attack: Attack) -> None:
 show.heading(
     "Robustness",
     view,
-    "How the network's accuracy falls under random noise and under attacks that follow its gradient.",
+    "How the network's accuracy falls under random noise and under attacks that look for the worst change.",
 )
 show.needs_network(view, "Noise and attacks")
 if view.data.events:
@@ -186,11 +192,14 @@ if view.data.events:
 show.what_kind(view, brief=True)
 try:
     count = len(view.labels)
-    chosen, samples, seed = sweep_settings.settings(count, f"The first so many of {count} test samples.")
+    about = f"The first so many of {count} test samples."
+    asked = sweep_settings.settings(count, about, [view.checkpoint.config])
+    for attack in asked.attacks:
+        check(attack, view.checkpoint.model, events=view.data.events)
 except ValueError as error:
     st.error(str(error))
     st.stop()
 with st.container(key="sweep"):
-    sweep(chosen, samples, seed)
+    sweep(asked)
 with st.container():
-    closely(chosen, seed)
+    closely(asked.attacks, asked.seed)

@@ -126,16 +126,19 @@ def mean_latency(steps: np.ndarray, timed: pd.DataFrame) -> float:
     return float(timed.set_index("step")["latency_ms"].loc[steps].mean())
 
 
-def thresholds(evaluation: Evaluation, rule: str, points: int = 64) -> np.ndarray:
+def thresholds(evaluation: Evaluation, rule: str, points: int = 100) -> np.ndarray:
     """Thresholds to try, ascending, about `points` of them: float64.
 
-    Of fixed and stability every whole number 1 … T, thinned out evenly where T is larger. Of the others quantiles of
-    what the rule reads, and its ends, so that a curve over them has its points where samples are.
+    Of fixed and stability every whole number 1 … T, thinned out evenly where T is larger. Of the others the ends of what
+    the rule reads, and quantiles of the surest value up to t over all samples and t < T: with F its distribution, the
+    mean exit step of confidence ≥ c is 1 + (T − 1)·F(c), so that even quantiles are even steps along a curve.
     """
     total = len(evaluation.predictions)
     if rule in WHOLE:
         return np.unique(np.linspace(1, total, min(total, points)).round())
-    values = getattr(evaluation, rule)
+    surest = np.fmin if rule == "entropy" else np.fmax  # which pass over what is no number
+    values = surest.accumulate(getattr(evaluation, rule), axis=0)
+    values = values[: max(1, total - 1)]
     values = values[np.isfinite(values)]
     ends = [0.0, 1.0] if rule != "entropy" else [0.0, float(values.max(initial=0.0))]
     if not values.size:
@@ -144,7 +147,7 @@ def thresholds(evaluation: Evaluation, rule: str, points: int = 64) -> np.ndarra
     return np.unique(np.clip(np.append(inner, ends), 0.0, None if rule == "entropy" else 1.0))
 
 
-def front(evaluation: Evaluation, costs: Costs, points: int = 64) -> pd.DataFrame:
+def front(evaluation: Evaluation, costs: Costs, points: int = 100) -> pd.DataFrame:
     """Every rule at every one of its `thresholds`: rule, threshold, and the fields of Outcome; by rule, ascending."""
     rows = []
     for rule in RULES:

@@ -50,12 +50,15 @@ def uniform(seed: int, samples: Tensor, steps: int, pixels: int) -> Tensor:
     return (bits >> 8).to(torch.float32) * 2.0**-24
 
 
-def poisson(images: Tensor, steps: int, seed: int, samples: Tensor | None = None) -> Tensor:
+def poisson(
+    images: Tensor, steps: int, seed: int, samples: Tensor | None = None, *, straight_through: bool = True
+) -> Tensor:
     """Signed rate code: spikes in {−1, 0, 1}, [steps, B, …], with E[s] = sign(x)·min(|x|/2, 1).
 
     images: normalised, [B, …]. At each timestep and pixel draw r in [0, 1); s = sign(x) where 2r ≤ |x|, else 0.
     Taken literally that has no gradient, so the gradient of the expectation, ½ where |x| ≤ 2 and 0 beyond, is passed
-    straight through: one spike's gradient with respect to its pixel is ∂E[s]/∂x.
+    straight through: one spike's gradient with respect to its pixel is ∂E[s]/∂x. straight_through=False passes the
+    literal one, zero everywhere.
     Source: Kim & Panda 2021 for the code; Bengio et al., arXiv 1308.3432, for straight-through estimation.
     """
     samples = sample_keys(images) if samples is None else samples
@@ -63,7 +66,7 @@ def poisson(images: Tensor, steps: int, seed: int, samples: Tensor | None = None
     spikes = torch.where(2.0 * draw <= images.detach().abs(), images.detach().sign(), 0.0)
     if not images.requires_grad:
         return spikes
-    expected = images.clamp(-2.0, 2.0) / 2.0
+    expected = images.clamp(-2.0, 2.0) / 2.0 if straight_through else 0.0 * images
     return spikes + (expected - expected.detach())
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .config import LayerSpec, ModelConfig
 from .encoding import direct, poisson, sequence
-from .neuron import lif
+from .neuron import TRAINED, lif
 from .norm import build_norm
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
@@ -22,12 +22,16 @@ class SpikingNetwork(nn.Module):
 
     precision: what convolutions and matrix products are computed in. "float32" is exact; "bfloat16" and "tf32"
     (CUDA only) are faster and change a few spikes; norm, membrane and spikes always stay float32.
+    surrogate: ∂s/∂u of the backward pass. straight_through: whether the rate code passes the gradient of its
+    expectation, or the literal zero. Neither changes what the network computes.
     """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
         self.precision = "float32"
+        self.surrogate = TRAINED
+        self.straight_through = True
         for spec in config.layers():
             layer = (
                 nn.Conv2d(spec.in_shape[0], spec.out_shape[0], 3, padding=1, bias=False)
@@ -93,7 +97,7 @@ class SpikingNetwork(nn.Module):
             return sequence(images, self.config.encoding)[:steps]
         if seed is None:
             seed = int(torch.randint(2**31, ()))
-        return poisson(images, steps, seed, samples)
+        return poisson(images, steps, seed, samples, straight_through=self.straight_through)
 
     def _weigh(self, spec: LayerSpec, x: Tensor) -> Tensor:
         """One convolution or matrix product over [T·B, …], not T of them; float32 out."""
@@ -113,7 +117,7 @@ class SpikingNetwork(nn.Module):
         if self.config.kind == "ann":
             activation = F.relu(current)
             return activation, activation
-        return lif(current, self.config.leak, self.config.threshold)
+        return lif(current, self.config.leak, self.config.threshold, self.surrogate)
 
     def _check_input(self, x: Tensor):
         image, step = self.config.in_shape, self.config.step_shape

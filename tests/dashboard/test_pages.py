@@ -10,14 +10,15 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from dashboard import show, work
-from engine import ModelConfig, build_model, bundled, load_checkpoint, save_checkpoint
-from engine import connection
+from engine import ModelConfig, build_model, bundled, connection, load_checkpoint, save_checkpoint
 from engine.analysis import activity, early_exit, gamma, robustness
 from engine.analysis.evaluation import evaluate_rows
-from engine.analysis.robustness import Attack, attack_rows
+from engine.analysis.robustness import attack_rows
+from engine.attacks import KINDS, Attack, Attacker
 from engine.datasets import fit, get
 from engine.jobs import OVER
-from tests.dashboard.apps import APP, WAIT, assert_drawn, finished, healthy, said
+from engine.snn import Surrogate
+from tests.dashboard.apps import APP, WAIT, assert_drawn, drawn, finished, healthy, said
 from tests.engine.checkpoint_files import norm_stack, published_state, torch_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -469,7 +470,8 @@ def swept(checkpoint, seed=0):
     pixels, labels = get("digits").load("test")
     shared = {"pixels": pixels, "labels": labels, "mean": checkpoint.mean, "std": checkpoint.std, "seed": seed}
     attacks = [Attack("gaussian", 0.0), Attack("gaussian", 0.3)]
-    table = robustness.sweep_table([(a, attack_rows(a, 0, 20, model=checkpoint.model, **shared)) for a in attacks])
+    found = [(a, attack_rows(a, 0, 20, model=checkpoint.model, **shared, encodings=3)) for a in attacks]
+    table = robustness.sweep_table(found, 3)
     return table[table["step"] == checkpoint.config.steps]
 
 
@@ -482,7 +484,8 @@ def assert_sweep_equals_engine(app, checkpoint, seed=0):
     expected, columns = swept(checkpoint, seed), table_columns(app)
     assert [show.share(value) for value in expected["accuracy"]] in columns
     assert [show.amount(value) for value in expected["spikes"]] in columns
-    assert [f"{value} of 20" for value in expected["correct"]] in columns
+    assert [f"{value:.1f} of 20" for value in expected["correct"]] in columns
+    assert [f"{100 * value:.1f} points" for value in expected["spread"]] in columns
 
 
 def test_sweep_equals_the_engine_and_stays(runs):
@@ -520,6 +523,47 @@ def test_nothing_to_try_cannot_be_run(choice):
     if "sigma" in choice:
         app.text_input(key="sigma").set_value(choice["sigma"]).run()
     assert not can_run(healthy(app))
+
+
+def test_attacker_is_the_one_chosen(runs):
+    """Every choice of the gradient's, against the engine; and a literal gradient, with which nothing moves."""
+    app = opened(
+        "robustness",
+        **{"attacks": "PGD", "epsilon": "60", "samples": "20", "encodings": "1", "pgd_steps": "2", "pgd_size": "20"},
+        **{
+            "surrogate": "arctangent",
+            "width": "2.5",
+            "width_kind": "adaptive",
+            "draws": "3",
+            "target": "mean of all exits",
+        },
+    )
+    run_button(app).click().run()
+    attacker = Attacker(Surrogate("arctangent", 2.5, True), True, 3, "average")
+    checkpoint, (pixels, labels) = checkpoint_of("runs/tiny", runs), get("digits").load("test")
+    shared = {"pixels": pixels, "labels": labels, "mean": checkpoint.mean, "std": checkpoint.std, "seed": 0}
+    attacks = [Attack("gaussian", 0.0), Attack("pgd", 60 / 255, 2, 20 / 255, attacker)]
+    table = robustness.sweep_table([(a, attack_rows(a, 0, 20, model=checkpoint.model, **shared)) for a in attacks])
+    final = table[table["step"] == checkpoint.config.steps]
+    assert [f"{value} of 20" for value in final["correct"]] in table_columns(finished(app))
+    app.selectbox(key="code").select("literal").run()
+    app.button_group(key="attacks").set_value(["fgsm"]).run()
+    run_button(app).click().run()
+    clean, moved = next(column for column in table_columns(finished(app)) if "of 20" in str(column[0]))
+    assert clean == moved
+
+
+@pytest.mark.parametrize("kind", ["bim", "eotpgd", "pgdl2", "cw", "deepfool", "square", "uniform", "apgd", "mifgsm"])
+def test_every_disturbance_runs(kind):
+    """To its end, into the panel of its norm."""
+    field = "epsilon_l2" if KINDS[kind].norm == "L2" else "epsilon"
+    app = opened("robustness", attacks=KINDS[kind].label, samples="3", pgd_steps="2", queries="3", **{field: "1"})
+    run_button(app).click().run()
+    columns = table_columns(finished(app))
+    assert ["none (clean)", KINDS[kind].label] in columns
+    accuracy = next(column for column in columns if str(column[0]).endswith("%"))[1]
+    points = drawn(app, "sweep_l2" if KINDS[kind].norm == "L2" else "sweep_attack")
+    assert any(point.shape == (1,) and show.share(float(point[0]) / 100) == accuracy for point in points)
 
 
 def test_sweep_can_be_cancelled():

@@ -423,7 +423,7 @@ def test_exit_curves_are_measured_on_request_and_known_ever_after(runs):
 
 def test_robustness_curves_equal_the_engine(runs):
     """σ = 0.3 on 20 samples, for two networks."""
-    app = opened(compare=["first", "sets/plain"], attacks="Gaussian noise", sigma="0.3", samples="20")
+    app = opened(compare=["first", "sets/plain"], attacks="Gaussian noise", sigma="0.3", samples="20", encodings="1")
     button(app, "Disturb them").click().run()
     finished(app)
     attacks = [Attack("gaussian", 0.0), Attack("gaussian", 0.3)]

@@ -13,8 +13,10 @@ from engine import ModelConfig, build_model, load_checkpoint, save_checkpoint
 from engine.__main__ import main
 from engine.analysis import early_exit, gamma
 from engine.analysis.evaluation import evaluate, join
-from engine.analysis.robustness import Attack, attack_rows, sweep_parts, sweep_table
+from engine.analysis.robustness import attack_rows, sweep_parts, sweep_table
+from engine.attacks import Attack, Attacker
 from engine.datasets import get
+from engine.snn import Surrogate
 
 from .checkpoint_files import norm_stack
 
@@ -141,12 +143,37 @@ def test_robustness_equals_the_engine(arguments, attacks, file, answer):
     shared |= dict(pixels=pixels, labels=labels, seed=2)
     parts = sweep_parts(checkpoint.config, attacks, SAMPLES)
     found = [(attack, join([attack_rows(*p, **shared) for p in parts if p[0] == attack])) for attack in attacks]
-    table = sweep_table(found).rename(columns={"strength": "eps"})
+    table = sweep_table(found).rename(columns={"strength": "eps"}).drop(columns="spread")
     assert_records_equal(told["steps"], table)
     assert [row["eps"] for row in told["results"]] == [attack.strength for attack in attacks]
     assert told["results"] == [
         {key: value for key, value in row.items() if key != "step"} for row in told["steps"] if row["step"] == 4
     ]
+
+
+def test_robustness_in_several_encodings(file, answer):
+    """And with every choice of an attacker; against the engine."""
+    how = ("--surrogate", "sigmoid", "--width", "2", "--adaptive", "--draws", "1", "--target", "2", "--encodings", "3")
+    told = answer("robustness", file, "--samples", "20", "--attack", "bim", "--eps", "0.1", "--attack-steps", "2", *how)
+    checkpoint, (pixels, labels) = load_checkpoint(file), get("digits").load("test")
+    shared = dict(model=checkpoint.model, mean=checkpoint.mean, std=checkpoint.std, pixels=pixels, labels=labels)
+    attack = Attack("bim", 0.1, 2, attacker=Attacker(Surrogate("sigmoid", 2.0, True), True, 1, 2))
+    found = attack_rows(attack, 0, 20, **shared, seed=0, encodings=3)
+    assert_records_equal(told["steps"], sweep_table([(attack, found)], 3).rename(columns={"strength": "eps"}))
+    assert told["encodings"] == 3 and told["attacker"]["surrogate"] == {
+        "shape": "sigmoid",
+        "width": 2.0,
+        "adaptive": True,
+    }
+
+
+def test_literal_gradient_changes_no_answer(file, answer):
+    """The sweep of the published code: FGSM that never moves."""
+    told, plain = (
+        answer("robustness", file, "--samples", "20", "--attack", "fgsm", "--eps", eps, "--literal")
+        for eps in ("0.3", "0")
+    )
+    assert told["results"][0]["correct"] == plain["results"][0]["correct"]
 
 
 @pytest.mark.parametrize("attack", ["gaussian", "fgsm", "pgd"])

@@ -136,7 +136,7 @@ def test_training_statistics_equal_torch_batch_norm():
 
 def test_gradient_equals_autograd_through_a_plain_loop():
     """The hand-written backward pass of the neuron, against autograd through the textbook recursion in float64."""
-    from engine.snn.neuron import lif, surrogate
+    from engine.snn.neuron import TRAINED, lif
 
     class Spike(torch.autograd.Function):
         @staticmethod
@@ -146,7 +146,7 @@ def test_gradient_equals_autograd_through_a_plain_loop():
 
         @staticmethod
         def backward(ctx, grad):
-            return grad * surrogate(ctx.saved_tensors[0], 0.9)
+            return grad * TRAINED.derivative(ctx.saved_tensors[0], 0.9)
 
     generator = torch.Generator().manual_seed(3)
     y = (2 * torch.randn(7, 5, 4, generator=generator, dtype=torch.float64)).requires_grad_()
@@ -164,10 +164,10 @@ def test_gradient_equals_autograd_through_a_plain_loop():
 
 
 def test_surrogate_is_a_triangle_around_the_threshold():
-    from engine.snn.neuron import surrogate
+    from engine.snn import TRAINED
 
     u = torch.tensor([-1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 9.0])
-    torch.testing.assert_close(surrogate(u, 2.0), torch.tensor([0.0, 0.0, 0.15, 0.3, 0.15, 0.0, 0.0]))
+    torch.testing.assert_close(TRAINED.derivative(u, 2.0), torch.tensor([0.0, 0.0, 0.15, 0.3, 0.15, 0.0, 0.0]))
 
 
 def test_direct_coding_equals_the_image_at_every_timestep():

@@ -7,8 +7,10 @@ import torch.nn.functional as F
 
 from engine.analysis import robustness
 from engine.analysis.evaluation import join
-from engine.analysis.robustness import Attack, attack_rows, perturb, sweep_parts, sweep_table
-from engine.snn import ModelConfig, build_model
+from engine.analysis.robustness import attack_rows, sweep_parts, sweep_table
+from engine.attacks import KINDS, Attack, Attacker, inside, perturb
+from engine.snn import ModelConfig, Surrogate, build_model
+from engine.snn.encoding import sample_keys
 
 CONFIG = ModelConfig(arch="vgg-small", steps=4, in_shape=(1, 8, 8), layout="C4 P F8")
 MEAN, STD = (0.3,), (0.4,)
@@ -33,43 +35,242 @@ def attack_all(setting, attack, **change):
 
 @pytest.mark.parametrize(
     "attack",
-    [Attack("fgsm", 8 / 255), Attack("pgd", 8 / 255, 3), Attack("pgd", 8 / 255, 5, 1 / 255), Attack("gaussian", 0.2)],
-    ids=str,
+    [Attack("pgd", 8 / 255, 5, 1 / 255)]
+    + [
+        Attack(name, 0.2, None if kind.steps < 5 else 5, attacker=Attacker(draws=1))
+        for name, kind in KINDS.items()
+        if kind.family != "events" and name != "autoattack"
+    ],
+    ids=lambda attack: f"{attack.kind}-{attack.size:.2g}",
 )
 def test_images_stay_in_range_and_ball_and_repeat(setting, attack):
-    clean = setting["pixels"].float() / 255
+    """The ball measured here in float64, in the norm that the attack says."""
+    clean = (setting["pixels"].float() / 255).double()
     images = attack_all(setting, attack)
-    assert images.min() >= 0 and images.max() <= 1 and not torch.equal(images, clean)
+    change = (images.double() - clean).flatten(1)
+    assert images.min() >= 0 and images.max() <= 1
+    assert (change != 0).any() or attack.kind == "square", "which returns what fools alone"
     if attack.kind != "gaussian":
-        assert (images - clean).abs().max() <= attack.strength + 1e-6
+        size = change.norm(dim=1) if attack.does.norm == "L2" else change.abs().amax(1)
+        assert size.max() <= attack.strength + 1e-6
+        assert inside(images, clean.float(), attack).all()
     assert torch.equal(images, attack_all(setting, attack))
     assert not setting["model"].training
-    assert not torch.equal(images, attack_all(setting, attack, seed=6))
+    assert torch.equal(
+        setting["model"](torch.zeros(1, 1, 8, 8), seed=0), setting["model"](torch.zeros(1, 1, 8, 8), seed=0)
+    )
+
+
+@pytest.mark.parametrize("encoding", ["poisson", "direct"])
+def test_autoattack_stays_in_its_ball(setting, encoding):
+    """Two versions: that for random networks, and the standard suite, whose Square alone takes 5,000 queries."""
+    config = ModelConfig(**{**CONFIG.to_dict(), "steps": 2, "encoding": encoding, "layout": "F8"})
+    rows, attack = slice(0, 2), Attack("autoattack", 0.05, attacker=Attacker(draws=1))
+    clean, labels = setting["pixels"][rows], setting["labels"][rows]
+    images = perturb(build_model(config).eval(), clean, labels, torch.arange(2), MEAN, STD, attack, seed=0)
+    assert inside(images, clean.float() / 255, attack).all()
+
+
+def test_what_lies_outside_of_the_ball_is_seen():
+    clean = torch.full((3, 1, 2, 2), 0.5)
+    moved = clean + torch.tensor([0.01, 0.02, 0.6]).view(3, 1, 1, 1)
+    assert inside(moved, clean, Attack("fgsm", 0.015)).tolist() == [True, False, False]
+    assert inside(moved, clean, Attack("cw", 0.03)).tolist() == [True, False, False], "√4·0.01 = 0.02, √4·0.02 = 0.04"
+    assert inside(moved, clean, Attack("fgsm", 1.0)).tolist() == [True, True, False], "1.1 is no pixel"
+
+
+@pytest.mark.parametrize("kind", ["uniform", "gaussian", "pgd", "pgdl2", "eotpgd"])
+def test_another_seed_is_another_disturbance(setting, kind):
+    one, other = (attack_all(setting, Attack(kind, 0.1, 2), seed=seed) for seed in (5, 6))
+    assert not torch.equal(one, other)
+
+
+def test_uniform_noise_fills_its_range(setting):
+    """On mid-grey images, where nothing is clipped: the standard deviation of the uniform distribution is ε/√3."""
+    grey = torch.full((400, 1, 8, 8), 0.5)
+    noise = perturb(
+        *(setting["model"], grey, torch.zeros(400), torch.arange(400), MEAN, STD, Attack("uniform", 0.1)), seed=1
+    )
+    noise -= grey
+    assert noise.std().item() == pytest.approx(0.1 / 3**0.5, rel=0.02) and abs(noise.mean().item()) < 0.002
+    assert noise.abs().max() <= 0.1 + 1e-6
+
+
+def test_gradient_of_the_draws_is_that_of_their_mean_score(setting):
+    """FGSM with three draws, against the mean of three passes made here by hand, each with its stream of the code."""
+    x = (setting["pixels"].float() / 255).requires_grad_()
+    keys, first = sample_keys(x), ((5 + 1) << 20) + 1
+    scores = sum(setting["model"]((x - MEAN[0]) / STD[0], seed=first, samples=keys + (draw << 32)) for draw in range(3))
+    (gradient,) = torch.autograd.grad(F.cross_entropy(scores / 3, setting["labels"]), x)
+    expected = (x + 0.05 * gradient.sign()).clamp(0, 1).detach()
+    found = attack_all(setting, Attack("fgsm", 0.05, attacker=Attacker(draws=3)))
+    assert ((found - expected).abs() < 1e-6).float().mean() > 0.99, "a gradient next to zero may round either way"
+
+
+@pytest.mark.parametrize(("target", "pick"), [("final", -1), ("average", slice(None)), (2, 1)])
+def test_attacked_scores(setting, target, pick):
+    """FGSM against the gradient of the scores that were asked for, taken here by hand."""
+    x = (setting["pixels"].float() / 255).requires_grad_()
+    steps = setting["model"].forward_steps((x - MEAN[0]) / STD[0], seed=((5 + 1) << 20) + 1, samples=sample_keys(x))
+    scores = steps[pick] if isinstance(pick, int) else steps.mean(0)
+    (gradient,) = torch.autograd.grad(F.cross_entropy(scores, setting["labels"]), x)
+    expected = (x + 0.05 * gradient.sign()).clamp(0, 1).detach()
+    found = attack_all(setting, Attack("fgsm", 0.05, attacker=Attacker(draws=1, target=target)))
+    assert ((found - expected).abs() < 1e-6).float().mean() > 0.99
+
+
+def test_literal_gradient_of_the_rate_code_moves_nothing(setting):
+    """The trap of the published code: FGSM adds ε·sign(0)."""
+    attack = Attack("fgsm", 0.1, attacker=Attacker(straight_through=False))
+    assert torch.equal(attack_all(setting, attack), setting["pixels"].float() / 255)
+
+
+def test_surrogate_of_the_attacker_is_not_left_on_the_network(setting):
+    wide = Attack("fgsm", 0.1, attacker=Attacker(Surrogate("sigmoid", 3.0)))
+    assert not torch.equal(attack_all(setting, wide), attack_all(setting, Attack("fgsm", 0.1)))
+    assert setting["model"].surrogate == Surrogate() and setting["model"].straight_through
+
+
+def test_encodings_are_shown_side_by_side(setting):
+    """Three encodings: the first is that of a single one; the table against plain counting."""
+    attack = Attack("gaussian", 0.3)
+    one, three = (attack_rows(attack, 0, 12, **setting, encodings=count) for count in (1, 3))
+    assert np.array_equal(three.predictions[:, ::3], one.predictions) and np.array_equal(three.labels[::3], one.labels)
+    assert not np.array_equal(three.spikes[:, :, 1::3], one.spikes)
+    row = sweep_table([(attack, three)], 3).iloc[-1]
+    shares = [sum(three.predictions[-1, i] == three.labels[i] for i in range(k, 36, 3)) / 12 for k in range(3)]
+    assert row["accuracy"] == pytest.approx(sum(shares) / 3) and row["samples"] == 12
+    assert row["spread"] == pytest.approx(np.std(shares, ddof=1))
+    low, high = robustness.wilson(sum(shares) / 3 * 12, 12)
+    assert (row["low"], row["high"]) == (pytest.approx(low), pytest.approx(high))
+    assert np.isnan(sweep_table([(attack, one)])["spread"]).all()
+
+
+# ------------------------------------------------------------------------------------------------------ surrogates
+
+
+@pytest.mark.parametrize(
+    ("shape", "formula"),
+    [
+        ("triangle", lambda v: 0.3 * max(0.0, 1 - abs(v))),
+        ("arctangent", lambda v: 0.3 / (1 + 4 * v * v)),
+        ("sigmoid", lambda v: 0.3 / np.cosh(2 * np.arccosh(2**0.5) * v) ** 2),
+    ],
+)
+@pytest.mark.parametrize("width", [0.5, 1.0, 3.0])
+def test_surrogates_equal_their_formulas(shape, formula, width):
+    """In float64, a value at a time; the sigmoid's as the hyperbolic secant it is."""
+    u = torch.linspace(-3, 5, 33, dtype=torch.float64).view(1, 1, 33)
+    found = Surrogate(shape, width).derivative(u, 1.5).flatten()
+    expected = [formula((float(value) / 1.5 - 1) / width) for value in u.flatten()]
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    half = Surrogate(shape, width).derivative(torch.tensor([[[1.0 + width / 2]]], dtype=torch.float64), 1.0)
+    assert half.item() == pytest.approx(0.15), "half of the peak at half a width"
+
+
+def test_adaptive_width_follows_the_potentials():
+    """Against a plain loop over timesteps and samples."""
+    u = torch.randn(3, 2, 4, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 10.0]).view(1, 2, 1, 1)
+    found = Surrogate("triangle", 2.0, adaptive=True).derivative(u, 1.0)
+    for t in range(3):
+        for sample in range(2):
+            distance = (u[t, sample] - 1).abs()
+            expected = 0.3 * (1 - distance / (2 * distance.mean())).clamp(min=0)
+            torch.testing.assert_close(found[t, sample], expected)
+
+
+@pytest.mark.parametrize(("given", "said"), [(("box",), "surrogate"), (("triangle", 0.0), "width")])
+def test_impossible_surrogates_say_why(given, said):
+    with pytest.raises(ValueError, match=said):
+        Surrogate(*given)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"), [({"draws": 0}, "encodings"), ({"target": "last"}, "scores"), ({"target": 0}, "scores")]
+)
+def test_impossible_attackers_say_why(settings, said):
+    with pytest.raises(ValueError, match=said):
+        Attacker(**settings)
+
+
+def test_attacks_that_do_not_suit_say_why(setting):
+    with pytest.raises(ValueError, match="is for recordings of events"):
+        attack_all(setting, Attack("deletion", 0.1))
+    with pytest.raises(ValueError, match="has 4 timesteps and cannot be attacked at t = 5"):
+        attack_all(setting, Attack("fgsm", 0.1, attacker=Attacker(target=5)))
+    few = build_model(ModelConfig(**{**CONFIG.to_dict(), "classes": 3}))
+    with pytest.raises(ValueError, match="AutoAttack needs at least 4 classes, and the network tells 3 apart"):
+        attack_all({**setting, "model": few}, Attack("autoattack", 0.1))
+
+
+# ---------------------------------------------------------------------------------------------------------- events
+
+
+@pytest.fixture(scope="module")
+def recordings():
+    counts = torch.randint(0, 6, (40, 5, 2, 6, 6), generator=torch.Generator().manual_seed(2)).to(torch.uint8)
+    config = ModelConfig(arch="vgg-small", layout="F8", steps=5, classes=3, in_shape=(2, 6, 6), encoding="events")
+    return build_model(config).eval(), counts, torch.zeros(40, dtype=torch.int64), torch.arange(40), (0, 0), (1, 1)
+
+
+def test_deletion_loses_each_event_alike(recordings):
+    """None appears; the number lost lies within five standard deviations of a binomial's mean."""
+    found = (perturb(*recordings, Attack("deletion", 0.3), seed=0) * 255).round()
+    counts = recordings[1].float()
+    assert (found <= counts).all()
+    total = counts.sum().item()
+    assert abs((counts - found).sum().item() - 0.3 * total) < 5 * (0.3 * 0.7 * total) ** 0.5
+    assert perturb(*recordings, Attack("deletion", 1.0), seed=0).sum() == 0
+
+
+def test_insertion_adds_so_many_events_anywhere(recordings):
+    found = (perturb(*recordings, Attack("insertion", 0.5), seed=0) * 255).round() - recordings[1]
+    assert (found >= 0).all()
+    assert found.flatten(1).sum(1).tolist() == [round(0.5 * int(one.sum())) for one in recordings[1]]
+    by_frame = found.sum((0, 2, 3, 4))
+    assert by_frame.std() < 0.1 * by_frame.mean(), "uniform over time"
+
+
+def test_jitter_moves_events_in_time_alone(recordings):
+    """Each pixel and polarity keeps its events; a narrow jitter leaves most where they were."""
+    counts = recordings[1].float()
+    for deviation in (0.3, 2.0):
+        found = (perturb(*recordings, Attack("jitter", deviation), seed=0) * 255).round()
+        assert torch.equal(found.sum(1), counts.sum(1)) and not torch.equal(found, counts)
+    one = torch.zeros(1, 9, 2, 6, 6, dtype=torch.uint8)
+    one[0, 4, 1, 2, 3] = 255
+    config = ModelConfig(arch="vgg-small", layout="F8", steps=9, classes=3, in_shape=(2, 6, 6), encoding="events")
+    about = (build_model(config), one, torch.zeros(1, dtype=torch.int64), torch.zeros(1), (0, 0), (1, 1))
+    times = (perturb(*about, Attack("jitter", 1.0), seed=0) * 255).round()[0, :, 1, 2, 3]
+    mean = (times * torch.arange(9)).sum() / 255
+    variance = (times * (torch.arange(9) - mean) ** 2).sum() / 255
+    assert abs(mean - 4) < 0.35 and variance.item() == pytest.approx(1 + 1 / 12, rel=0.35), "rounding adds 1/12"
 
 
 def test_fgsm_equals_its_formula(setting):
     """x + ε·sign(∂loss/∂x), clipped (Goodfellow et al. 2015), with the gradient taken here by hand."""
     x = (setting["pixels"].float() / 255).requires_grad_()
-    model, samples = setting["model"], torch.arange(12)
-    scores = model((x - MEAN[0]) / STD[0], seed=((5 + 1) << 20) + 1, samples=samples)
+    model = setting["model"]
+    scores = model((x - MEAN[0]) / STD[0], seed=((5 + 1) << 20) + 1, samples=sample_keys(x))
     (gradient,) = torch.autograd.grad(F.cross_entropy(scores, setting["labels"]), x)
     assert (gradient != 0).float().mean() > 0.5, "the gradient reaches the image"
     expected = (x + 0.05 * gradient.sign()).clamp(0, 1).detach()
-    torch.testing.assert_close(attack_all(setting, Attack("fgsm", 0.05)), expected)
+    found = attack_all(setting, Attack("fgsm", 0.05, attacker=Attacker(draws=1)))
+    torch.testing.assert_close(found, expected)
 
 
 def test_pgd_equals_its_formula_on_each_sample_alone(setting):
     """Start in the ball, then x + α·sign(∂loss/∂x), back into ball and range (Madry et al. 2018): a plain loop, here
     with the batch of one and the start drawn by hand."""
     eps, alpha, steps, model = 8 / 255, 2 / 255, 4, setting["model"]
-    found = attack_all(setting, Attack("pgd", eps, steps, alpha))
+    found = attack_all(setting, Attack("pgd", eps, steps, alpha, Attacker(draws=1)))
     for row in range(12):
-        clean, sample = setting["pixels"][row : row + 1].float() / 255, torch.tensor([row])
+        clean = setting["pixels"][row : row + 1].float() / 255
         draw = torch.Generator().manual_seed(5 * 1_000_003 + row)
         x = (clean + torch.empty(1, 8, 8).uniform_(-eps, eps, generator=draw)).clamp(0, 1)
         for step in range(steps):
             x.requires_grad_()
-            scores = model((x - MEAN[0]) / STD[0], seed=((5 + 1) << 20) + 1 + step, samples=sample)
+            scores = model((x - MEAN[0]) / STD[0], seed=((5 + 1) << 20) + 1 + step, samples=sample_keys(x))
             (gradient,) = torch.autograd.grad(F.cross_entropy(scores, setting["labels"][row : row + 1]), x)
             x = x.detach() + alpha * gradient.sign()
             x = (clean + (x - clean).clamp(-eps, eps)).clamp(0, 1)

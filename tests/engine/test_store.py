@@ -437,7 +437,7 @@ def test_the_command_takes_what_the_app_computed(kept, checkpoint, tmp_path, ans
 def test_the_app_finds_what_the_command_computed(kept, checkpoint, tmp_path, answer):
     """As the app asks: of its own View's fingerprint, with an Attack from its form."""
     answer("robustness", str(tmp_path / "tiny.safetensors"), *ATTACK)
-    asked = question(checkpoint, get("digits"), robustness.attack_rows, seed=0)
+    asked = question(checkpoint, get("digits"), robustness.attack_rows, seed=0, encodings=1)
     assert asked.network == store.fingerprint(checkpoint, place(get("digits")))
     attacks = [Attack("pgd", 0.0, 2, None), Attack("pgd", 8 / 255, 2, None)]
     parts = robustness.sweep_parts(checkpoint.config, attacks, 12)

@@ -1,0 +1,18 @@
+"""Noise and attacks on the image in [0, 1], before normalisation and encoding."""
+
+from .attack import FOLLOWING, KINDS, TARGETS, Attack, Attacker, Kind
+from .perturb import check, inside, perturb
+from .victim import Victim
+
+__all__ = [
+    "FOLLOWING",
+    "KINDS",
+    "TARGETS",
+    "Attack",
+    "Attacker",
+    "Kind",
+    "Victim",
+    "check",
+    "inside",
+    "perturb",
+]
