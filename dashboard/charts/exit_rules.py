@@ -14,6 +14,7 @@ from .frames import column
 COSTS = {"mean_step": "mean exit step", "spikes": "spikes per sample", "energy_nj": "energy per sample"}
 STACKED = len(theme.CLASSES)
 NEAR = 10  # points of a percent
+BARS = 60
 
 
 def histogram(frame: pd.DataFrame, classes: Sequence[str], last: int, mean: float | None = None) -> go.Figure:
@@ -27,24 +28,37 @@ def histogram(frame: pd.DataFrame, classes: Sequence[str], last: int, mean: floa
     np.add.at(table, (frame["label"].to_numpy(), frame["step"].to_numpy() - 1), column(frame, "samples"))
     if len(classes) > STACKED:
         return _class_map(table, classes)
+    table, middles, spans = _binned(table)
     titles = theme.short(classes)
     labels = int(mean is not None)
     fig = theme.figure(460, f"exits {last}", labels=labels, legend=titles, barmode="stack", bargap=0.12)
     for row, title, color in zip(table, titles, theme.CLASSES):
         fig.add_bar(
-            x=np.arange(1, last + 1, dtype=np.float32),
+            x=middles,
             y=row,
             name=title,
             showlegend=True,
+            customdata=spans,
             marker=dict(color=color, line=dict(width=0)),
-            hovertemplate=f"{title}: %{{y:,}} leave at t = %{{x}}<extra></extra>",
+            hovertemplate=f"{title}: %{{y:,}} leave at t = %{{customdata}}<extra></extra>",
         )
     axes.time_axis(fig, last, cells=True, title="exit step t")
     fig.update_yaxes(title_text="samples", rangemode="tozero", nticks=6)
     fig.update_layout(legend_traceorder="normal")
     if mean is not None:
-        axes.mark_step(fig, mean, last, f"mean {mean:.1f}", theme.EXIT)
+        axes.mark_step(fig, mean, last, f"mean {mean:.1f}", theme.EXIT, dash=theme.DASH)
     return fig
+
+
+def _binned(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """[rows, T] summed over neighbouring steps where T is larger than BARS, the middle of each bin, and its steps in
+    words."""
+    last = table.shape[1]
+    width = -(-last // BARS)
+    starts = np.arange(1, last + 1, width)
+    ends = np.minimum(starts + width - 1, last)
+    spans = [str(start) if start == end else f"{start} … {end}" for start, end in zip(starts, ends)]
+    return np.add.reduceat(table, starts - 1, axis=1), ((starts + ends) / 2).astype(np.float32), spans
 
 
 def _class_map(table: np.ndarray, classes: Sequence[str]) -> go.Figure:
@@ -118,20 +132,23 @@ def _marks(fig: go.Figure, marks: pd.DataFrame, cost: str, scale: float, unit: s
 
 
 def disturbed_exits(frame: pd.DataFrame, last: int) -> go.Figure:
-    """Share of the samples that leave at each step, a bar a condition. frame: condition, step, share (0…1). last: T."""
+    """Share of the samples that leave at each step, a bar a condition. frame: condition, step, share (0…1), a row a step 1 … T =
+    last."""
     if frame.empty:
         return theme.empty("No samples to show")
     conditions = frame["condition"].drop_duplicates().tolist()
     fig = theme.figure(340, f"disturbed exits {last}", legend=conditions, barmode="group", bargap=0.15, bargroupgap=0)
     for condition, color in zip(conditions, (theme.MAIN, theme.CATEGORICAL[1])):
-        part = frame[frame["condition"] == condition]
+        part = frame[frame["condition"] == condition].sort_values("step")
+        (row,), middles, spans = _binned(column(part, "share", 100)[None])
         fig.add_bar(
-            x=column(part, "step"),
-            y=column(part, "share", 100),
+            x=middles,
+            y=row,
             name=condition,
             showlegend=True,
+            customdata=spans,
             marker=dict(color=color, line=dict(width=0)),
-            hovertemplate=f"{condition}: %{{y:.1f}} % leave at t = %{{x}}<extra></extra>",
+            hovertemplate=f"{condition}: %{{y:.1f}} % leave at t = %{{customdata}}<extra></extra>",
         )
     axes.time_axis(fig, last, cells=True, title="exit step t")
     fig.update_yaxes(title_text="samples (%)", rangemode="tozero", nticks=6)

@@ -663,6 +663,16 @@ def test_exits_are_stacked_by_class():
     assert len({bars.marker.color for bars in fig.data}) == 10
 
 
+def test_exits_of_long_runs_are_put_together():
+    """784 steps in bars of 14: what is in them is what leaves at those steps."""
+    frame = pd.DataFrame({"label": [0, 0, 0, 1], "step": [1, 14, 15, 784], "samples": [3, 4, 5, 6], "correct": 0})
+    one, other = exit_rules.histogram(frame, ["a", "b"], 784).data
+    assert list(one.y[:3]) == [7, 5, 0] and list(one.x[:2]) == [7.5, 21.5] and len(one.y) == 56
+    assert other.y[-1] == 6 and other.customdata[-1] == "771 … 784" and sum(one.y) + sum(other.y) == 18
+    bars, _ = exit_rules.disturbed_exits(disturbed_frame(100), 100).data
+    np.testing.assert_allclose(bars.y, [2] * 50, rtol=1e-5)
+
+
 def test_exits_of_many_classes_are_a_map():
     names = [f"kind {k}" for k in range(11)]
     (cells,) = exit_rules.histogram(exits_frame(11), names, T).data
