@@ -15,7 +15,7 @@ from .charts import early_exit as charts
 from .knobs import Knobs, Number
 from .session import View
 
-_LOW, _HIGH = 1e-6, energy.LIMIT_PJ
+_LOW, _HIGH = 1e-4, energy.LIMIT_PJ
 
 
 def settings() -> Constants:

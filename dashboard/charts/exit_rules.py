@@ -58,7 +58,7 @@ def _binned(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
     starts = np.arange(1, last + 1, width)
     ends = np.minimum(starts + width - 1, last)
     spans = [str(start) if start == end else f"{start} … {end}" for start, end in zip(starts, ends)]
-    return np.add.reduceat(table, starts - 1, axis=1), ((starts + ends) / 2).astype(np.float32), spans
+    return np.add.reduceat(table, starts - 1, axis=1), (starts + (width - 1) / 2).astype(np.float32), spans
 
 
 def _class_map(table: np.ndarray, classes: Sequence[str]) -> go.Figure:

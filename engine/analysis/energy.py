@@ -19,12 +19,12 @@ import pandas as pd
 from ..snn import ModelConfig
 from .evaluation import Evaluation
 
-LIMIT_PJ = 1e6
+LIMIT_PJ = 1e5
 
 
 @dataclass(frozen=True)
 class Constants:
-    """What one operation costs: mac_pj a multiply-accumulate, ac_pj an accumulate, in pJ, above 0 and at most 1e6.
+    """What one operation costs: mac_pj a multiply-accumulate, ac_pj an accumulate, in pJ, above 0 and at most 1e5.
 
     Raises ValueError with one sentence for other values.
     """

@@ -195,7 +195,7 @@ def test_a_constant_out_of_bounds_is_told_and_does_not_count(value):
     app = finished(opened("early_exit"))
     before = metrics(app)[:3]
     app.number_input(key="mac_45nm32bitfloat").set_value(value).run()
-    assert "Multiply-accumulate (pJ) must be from 1e-06 to 1e+06" in app.error[0].value
+    assert "Multiply-accumulate (pJ) must be from 0.0001 to 100,000" in app.error[0].value
     assert metrics(healthy(app))[:3] == before
 
 

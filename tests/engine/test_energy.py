@@ -119,6 +119,6 @@ def test_presets_are_sums_of_the_published_operations():
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, 1e7, "4", None])
 def test_constants_that_mean_nothing_are_told_in_a_sentence(value):
     for pair in ((value, 0.9), (4.6, value)):
-        with pytest.raises(ValueError, match="must be above 0 and at most 1,000,000 pJ") as told:
+        with pytest.raises(ValueError, match="must be above 0 and at most 100,000 pJ") as told:
             Constants(*pair)
         assert "\n" not in str(told.value)
