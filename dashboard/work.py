@@ -14,10 +14,10 @@ from itertools import takewhile
 import streamlit as st
 
 from engine import cost, datasets, run_library, store
-from engine.analysis import evaluation, robustness
+from engine.analysis import evaluation, robustness, verdict
 from engine.analysis.early_exit import latency
 from engine.analysis.evaluation import Evaluation
-from engine.analysis.robustness import Attack
+from engine.attacks import Attack, Attacker
 from engine.jobs import OVER, Job, JobError, Jobs
 from engine.recipe import Recipe
 from engine.runs import TrainingError
@@ -55,6 +55,19 @@ def sweep_job(
     parts = robustness.sweep_parts(view.checkpoint.config, attacks, samples, encodings)
     title, settings = f"Disturbing {samples} test samples", {"seed": seed, "encodings": encodings}
     return _submit(view, title, robustness.attack_rows, parts, start=start, **settings)
+
+
+def verdict_jobs(
+    view: View, eps: float, attacker: Attacker, samples: int, seed: int, encodings: int, start: bool
+) -> tuple[Job | None, Job | None]:
+    """What verdict.verdict needs at ε: accuracies, as of a sweep, and shares of zero gradients. None as of sweep_job."""
+    attacks = list(verdict.attacks(eps, attacker).values())
+    config, settings = view.checkpoint.config, {"seed": seed, "encodings": encodings}
+    parts = robustness.sweep_parts(config, attacks, samples, encodings)
+    sweep = _submit(view, "Checking the attacker", robustness.attack_rows, parts, start=start, **settings)
+    rows = [(attacker, *part) for part in evaluation.evaluation_parts(config, samples)]
+    title = "Looking at the gradients"
+    return sweep, _submit(view, title, verdict.zero_gradients, rows, start=start, seed=seed)
 
 
 def closeup_job(view: View, attack: Attack, seed: int) -> Job:

@@ -23,7 +23,7 @@ FLOORS = (95, 90, 80, 50, 0)  # where an axis of accuracies may begin, in percen
 WIDTHS = {"training": 1.25, "validation": 3}  # pixels, of the curves on these samples
 COLUMNS = {"training": "train_accuracy", "validation": "validation_accuracy"}
 HEIGHT = 360
-MAP = 400  # pixels, the highest map
+MAP = 304  # pixels, the highest map: as high as the curves beside it
 
 
 def loss_curves(table: pd.DataFrame, epochs: int, kept: Mapping[str, int] | None = None) -> go.Figure:

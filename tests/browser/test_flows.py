@@ -80,7 +80,7 @@ def test_newcomer(visit, url):
     )
 
     go(page, "Robustness")
-    main(page).get_by_role("button", name="FGSM").click()
+    main(page).get_by_role("button", name="FGSM", exact=True).click()
     until_url(page, "attacks=")
     fill(page, "Gaussian σ", "0.3")
     fill(page, "Samples", "20")

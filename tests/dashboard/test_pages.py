@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import show, work
 from engine import ModelConfig, build_model, bundled, connection, load_checkpoint, save_checkpoint
-from engine.analysis import activity, early_exit, gamma, robustness
+from engine.analysis import activity, early_exit, gamma, robustness, verdict
 from engine.analysis.evaluation import evaluate_rows
 from engine.analysis.robustness import attack_rows
 from engine.attacks import KINDS, Attack, Attacker
@@ -476,8 +476,9 @@ def swept(checkpoint, seed=0):
 
 
 def table_columns(app):
-    (table,) = app.main.dataframe
-    return [list(column) for _, column in table.value.items()]
+    """Of the table of accuracies."""
+    (table,) = (table.value for table in app.main.dataframe if "Disturbance" in table.value)
+    return [list(column) for _, column in table.items()]
 
 
 def assert_sweep_equals_engine(app, checkpoint, seed=0):
@@ -558,12 +559,39 @@ def test_every_disturbance_runs(kind):
     """To its end, into the panel of its norm."""
     field = "epsilon_l2" if KINDS[kind].norm == "L2" else "epsilon"
     app = opened("robustness", attacks=KINDS[kind].label, samples="3", pgd_steps="2", queries="3", **{field: "1"})
-    run_button(app).click().run()
+    if can_run(app):  # a verdict before may have found it out
+        run_button(app).click().run()
     columns = table_columns(finished(app))
     assert ["none (clean)", KINDS[kind].label] in columns
     accuracy = next(column for column in columns if str(column[0]).endswith("%"))[1]
     points = drawn(app, "sweep_l2" if KINDS[kind].norm == "L2" else "sweep_attack")
     assert any(point.shape == (1,) and show.share(float(point[0]) / 100) == accuracy for point in points)
+
+
+def test_verdict_comes_with_the_sweep(runs):
+    """An untrained network has nothing to attack; the evidence is the engine's own, to the digit."""
+    app = opened("robustness", attacks="FGSM", epsilon="30", samples="4", encodings="1")
+    run_button(app).click().run()
+    finished(app)
+    checkpoint, (pixels, labels) = checkpoint_of("runs/tiny", runs), get("digits").load("test")
+    shared = {"pixels": pixels, "labels": labels, "mean": checkpoint.mean, "std": checkpoint.std, "seed": 0}
+    shared["model"] = checkpoint.model
+    accuracy = {
+        name: attack_rows(attack, 0, 4, **shared).accuracy()["accuracy"].iloc[-1]
+        for name, attack in verdict.attacks(30 / 255, Attacker()).items()
+    }
+    zeros = verdict.zero_gradients(Attacker(), 0, 4, **shared)
+    checks = verdict.verdict(accuracy, zeros, 30 / 255, 10)
+    (evidence,) = (table.value for table in app.main.dataframe if "Measured" in table.value)
+    assert evidence["Measured"].tolist() == [check.found for check in checks]
+    told = [*app.main.error, *app.main.success, *app.main.info]
+    assert len(told) == 1 and ("probably an artefact" in told[0].value) == verdict.artefact(checks)
+
+
+def test_verdict_is_for_attacks_alone():
+    app = opened("robustness", attacks="Gaussian noise", sigma="0.3", samples="4")
+    run_button(app).click().run()
+    assert "Is this robustness real?" not in [heading.value for heading in finished(app).subheader]
 
 
 def test_sweep_can_be_cancelled():
@@ -573,10 +601,13 @@ def test_sweep_can_be_cancelled():
     app.number_input(key="samples").set_value(399).run()
     earlier = set(work.jobs().all())
     run_button(app).click().run()
-    (job,) = (job for job in work.jobs().all() if job not in earlier)
-    assert job.state not in OVER
+    begun = [job for job in work.jobs().all() if job not in earlier]
+    job = begun[0]
+    assert job.state not in OVER and job.title == "Disturbing 399 test samples"
     healthy(app.button(key=f"cancel {job.key}").click().run())
     assert job.state == "cancelled" and can_run(app)
+    for one in begun:  # the verdict's
+        one.cancel()
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "fgsm", "pgd"])
