@@ -22,8 +22,8 @@ USUAL = 8 / 255
 MARKS = {True: "✓ passed", False: "✗ failed", None: "– cannot tell"}
 
 
-def section(view: View, asked: Sweep, begun: bool) -> None:
-    """The verdict on a sweep with attacks, computed when that is begun, or on a button."""
+def section(view: View, asked: Sweep) -> None:
+    """The verdict on a sweep with attacks, computed on a button."""
     following = [attack for attack in asked.attacks if attack.kind in FOLLOWING and attack.strength]
     if not following:
         return
@@ -35,13 +35,15 @@ def section(view: View, asked: Sweep, begun: bool) -> None:
     )
     eps, samples = _strength(following), min(MOST, asked.samples)
     attacker = following[0].attacker
-    clicked = begun or st.session_state.get("run_verdict", False)
+    clicked = st.session_state.get("run_verdict", False)
     jobs = work.verdict_jobs(view, eps, attacker, samples, asked.seed, asked.encodings, start=clicked)
     missing = any(job is None or job.state in AGAIN for job in jobs)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button("Check it", key="run_verdict", icon=":material/fact_check:", disabled=not missing)
+        passes = Sweep(list(verdict.attacks(eps, attacker).values()), samples, asked.seed, asked.encodings).passes
         st.caption(
-            f"Seven checks of the attacker on {samples} samples at ε = {255 * eps:.3g}/255, with the gradient chosen above.",
+            f"Seven checks of the attacker on {samples} samples at ε = {255 * eps:.3g}/255, with the gradient chosen above: "
+            f"{passes:,} passes through the network.",
             width="stretch",
         )
     if None not in jobs:

@@ -67,7 +67,8 @@ def verdict_jobs(
     sweep = _submit(view, "Checking the attacker", robustness.attack_rows, parts, start=start, **settings)
     rows = [(attacker, *part) for part in evaluation.evaluation_parts(config, samples)]
     title = "Looking at the gradients"
-    return sweep, _submit(view, title, verdict.zero_gradients, rows, start=start, seed=seed)
+    # the sweep alone is listed as interrupted when the server ends: one link goes on with both
+    return sweep, _submit(view, title, verdict.zero_gradients, rows, start=start, noted=False, seed=seed)
 
 
 def closeup_job(view: View, attack: Attack, seed: int) -> Job:
@@ -137,9 +138,11 @@ def _submit(
     data: bool = True,
     kept: bool = True,
     start: bool | None = None,
+    noted: bool = True,
     **settings,
 ) -> Job | None:
-    """start: True runs it, False only looks for it, None runs it if it was never tried."""
+    """start: True runs it, False only looks for it, None runs it if it was never tried. noted: whether a later server
+    offers to go on with what a person started."""
     question = store.question(view.checkpoint, view.data if data else None, function, **settings)
     key = question.job_key(parts)
     where = (navigation.current(), {name: st.query_params.get_all(name) for name in st.query_params})
@@ -158,7 +161,9 @@ def _submit(
     asked = question if kept else None
     # what a page asks for by itself it asks for again: only what a person started is worth a note on disk
     return _told(
-        lambda: jobs().submit(key, title, function, parts, shared, question=asked, where=where, noted=start is True)
+        lambda: jobs().submit(
+            key, title, function, parts, shared, question=asked, where=where, noted=noted and start is True
+        )
     )
 
 

@@ -26,20 +26,20 @@ CHARTS = {"σ": "noise", "L∞": "attack", "L2": "l2", "share": "events", "frame
 
 def sweep(asked: Sweep) -> None:
     """Run button, progress, points as they come, table: nothing above Cancel comes or goes while a sweep runs."""
-    clicked = st.session_state.get("run_sweep", False) and len(asked.attacks) > 1
-    job = _asked_sweep(asked, clicked)
+    job = _asked_sweep(asked)
     note = st.empty()
     shown = (job, asked) if job else _last_sweep(note)
     if shown:
         job, asked = shown
         parts = robustness.sweep_parts(view.checkpoint.config, asked.attacks, asked.samples, asked.encodings)
         work.live(job, lambda: results(job, parts, asked), retry=False)
-        verdict_panel.section(view, asked, clicked)
+        verdict_panel.section(view, asked)
 
 
-def _asked_sweep(asked: Sweep, clicked: bool) -> Job | None:
+def _asked_sweep(asked: Sweep) -> Job | None:
     """A button to run the sweep these settings ask for, and that sweep; None if it never ran."""
     attacks, samples = asked.attacks, asked.samples
+    clicked = st.session_state.get("run_sweep", False) and len(attacks) > 1
     job = work.sweep_job(view, attacks, samples, asked.seed, clicked, asked.encodings)
     said = f"{len(attacks) - 1} strengths on {samples} samples, {asked.passes:,} passes through the network"
     if job is None:

@@ -286,6 +286,14 @@ def test_events_work_on_every_page(page, folder):
         assert "ON minus OFF events" in said(app)
     if page == "robustness":
         assert "act on the frames of events" in said(app) and "Perturbation, summed over the frames" in said(app)
+        kinds = ["deletion", "insertion", "jitter", "pgdl2"]
+        app.button_group(key="attacks").set_value(kinds).run()
+        app.text_input(key="share").set_value("0.5").run()
+        app.number_input(key="samples").set_value(2).run()
+        app.button(key="run_sweep").click().run()
+        told = [table.value["Disturbance"].tolist() for table in finished(app).main.dataframe if "Right" in table.value]
+        assert told == [["none (clean)", "Event deletion", "Event insertion", "Event jitter", *["PGD L2"] * 4]]
+        assert not app.error
 
 
 def test_large_test_sets_are_run_in_part(folder, monkeypatch):

@@ -430,8 +430,8 @@ def test_exit_accuracy_shows_the_table_with_the_first_epoch_on_top():
 def test_rows_of_a_map_are_whole_pixels_and_the_map_has_a_reasonable_height(epochs):
     fig = training.exit_accuracy(grid("accuracy", 1), epochs)
     plot = fig.layout.height - theme.FOOT - 10
-    assert 96 <= plot <= 400
-    assert plot % epochs == 0 or plot == 96 or epochs > 400
+    assert 96 <= plot <= training.MAP
+    assert plot % epochs == 0 or plot == 96 or epochs > training.MAP
 
 
 def test_gamma_growth_outlines_what_is_below_the_threshold():
