@@ -28,7 +28,7 @@ def start(folder):
 def test_a_sweep_goes_on_after_the_server_was_killed(visit, tmp_path):
     first, url = start(tmp_path)
     page = visit()
-    page.goto(f"{url}/robustness?attacks=PGD&epsilon=4,+8&samples=100&pgd_steps=4")
+    page.goto(f"{url}/robustness?attacks=PGD&epsilon=4,+8&samples=100&pgd_steps=4&draws=1&encodings=1")
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_text(re.compile(r"Disturbing 100 test samples: [1-9]\d? %")).first.wait_for()
     workers = psutil.Process(first.pid).children(recursive=True)
