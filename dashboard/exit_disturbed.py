@@ -10,9 +10,9 @@ from engine.analysis.energy import Constants
 from engine.analysis.evaluation import Evaluation
 from engine.analysis.exit_rules import Outcome
 from engine.analysis.robustness import ATTACKS, Attack
-from engine.jobs import AGAIN, Job
+from engine.jobs import Job
 
-from . import show, work
+from . import show, start, work
 from .charts import exit_rules as charts
 from .knobs import Knobs, Number
 from .session import View
@@ -69,22 +69,13 @@ def _job(view: View, attack: Attack, samples: int) -> Job | None:
     """A button to run it, and the run; None if it never ran."""
     clicked = st.session_state.get("run_disturbed", False)
     job = work.sweep_job(view, [CLEAN, attack], samples, work.SEED, start=clicked)
-    again = job is not None and job.state in AGAIN
     passes = (CLEAN.passes + attack.passes) * samples
     said = f"{attack.label} on {samples} samples, {passes:,} passes through the network."
     if job is not None and job.state == "done":
         said = (
             f"Done for {attack.label} on {samples} samples. Rule and threshold above change nothing that has to be run."
         )
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.button(
-            "Disturb" if not again else "Disturb again" if job.state == "failed" else "Resume",
-            key="run_disturbed",
-            type="primary",
-            icon=":material/play_arrow:",
-            disabled=not (job is None or again),
-        )
-        st.caption(said, width="stretch")
+    start.button(job, "run_disturbed", "Disturb", said)
     return job
 
 

@@ -58,7 +58,7 @@ def settings(available: int, about: str, configs: list[ModelConfig]) -> Sweep:
     networks that are swept.
     """
     events = all(config.encoding == "events" for config in configs)
-    random = any(config.encoding == "poisson" for config in configs)
+    random = any(config.random_input for config in configs)
     offered = [name for name, kind in KINDS.items() if events or kind.family != "events"]
     kinds = st.pills(
         "Disturb the image by",

@@ -8,7 +8,6 @@ import pandas as pd
 import streamlit as st
 
 from engine.analysis import robustness, verdict
-from engine.analysis.evaluation import Evaluation
 from engine.attacks import FOLLOWING, Attack
 from engine.job import OVER, Job
 from engine.jobs import AGAIN
@@ -65,7 +64,7 @@ def _answer(view: View, jobs: Sequence[Job], asked: Sweep, eps: float, samples: 
     config = view.checkpoint.config
     parts = robustness.sweep_parts(config, list(attacks.values()), samples, asked.encodings)
     found = dict(work.sweep_results(sweep, parts))
-    accuracy = {name: _accuracy(found[attack]) for name, attack in attacks.items()}
+    accuracy = {name: float(found[attack].accuracy()["accuracy"].iloc[-1]) for name, attack in attacks.items()}
     checks = verdict.verdict(accuracy, pd.concat(gradients.results), eps, config.classes)
     if verdict.artefact(checks):
         failed = [check for check in checks if check.passed is False]
@@ -83,10 +82,6 @@ def _answer(view: View, jobs: Sequence[Job], asked: Sweep, eps: float, samples: 
         )
     with st.expander("The evidence"):
         st.dataframe(_table(checks), hide_index=True, height="content")
-
-
-def _accuracy(evaluation: Evaluation) -> float:
-    return float((evaluation.predictions[-1] == evaluation.labels).mean())
 
 
 def _table(checks: Sequence[verdict.Check]) -> pd.DataFrame:

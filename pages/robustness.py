@@ -4,14 +4,14 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard import show, sweep_settings, verdict_panel, work
+from dashboard import show, start, sweep_settings, verdict_panel, work
 from dashboard.charts import robustness as charts
 from dashboard.charts import spikes as spike_charts
 from dashboard.session import current
 from dashboard.sweep_settings import AXES, Sweep
 from engine.analysis import robustness
 from engine.attacks import KINDS, Attack, check
-from engine.jobs import AGAIN, Job
+from engine.jobs import Job
 
 view = current()
 PANELS = {
@@ -46,16 +46,7 @@ def _asked_sweep(asked: Sweep) -> Job | None:
         said += ". Points appear as they are computed; you can look at other pages meanwhile."
     elif job.state == "done":
         said = f"Done for these settings, on {samples} samples. Change any of them to run again."
-    again = job is not None and job.state in AGAIN
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.button(
-            "Run" if not again else "Run again" if job.state == "failed" else "Resume",
-            key="run_sweep",
-            type="primary",
-            icon=":material/play_arrow:",
-            disabled=len(attacks) < 2 or not (job is None or again),
-        )
-        st.caption(said, width="stretch")
+    start.button(job, "run_sweep", "Run", said, possible=len(attacks) > 1)
     if job is not None:
         st.session_state["last_sweep"] = (view.fingerprint, view.data.name, asked)
     return job

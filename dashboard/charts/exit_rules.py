@@ -33,15 +33,7 @@ def histogram(frame: pd.DataFrame, classes: Sequence[str], last: int, mean: floa
     labels = int(mean is not None)
     fig = theme.figure(460, f"exits {last}", labels=labels, legend=titles, barmode="stack", bargap=0.12)
     for row, title, color in zip(table, titles, theme.CLASSES):
-        fig.add_bar(
-            x=middles,
-            y=row,
-            name=title,
-            showlegend=True,
-            customdata=spans,
-            marker=dict(color=color, line=dict(width=0)),
-            hovertemplate=f"{title}: %{{y:,}} leave at t = %{{customdata}}<extra></extra>",
-        )
+        _bars(fig, middles, row, title, color, spans, "%{y:,}")
     axes.time_axis(fig, last, cells=True, title="exit step t")
     fig.update_yaxes(title_text="samples", rangemode="tozero", nticks=6)
     fig.update_layout(legend_traceorder="normal")
@@ -59,6 +51,21 @@ def _binned(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
     ends = np.minimum(starts + width - 1, last)
     spans = [str(start) if start == end else f"{start} … {end}" for start, end in zip(starts, ends)]
     return np.add.reduceat(table, starts - 1, axis=1), (starts + (width - 1) / 2).astype(np.float32), spans
+
+
+def _bars(
+    fig: go.Figure, x: np.ndarray, y: np.ndarray, name: str, color: str, spans: Sequence[str], amount: str
+) -> None:
+    """One series of exits; amount: how a bar's height is written."""
+    fig.add_bar(
+        x=x,
+        y=y,
+        name=name,
+        showlegend=True,
+        customdata=spans,
+        marker=dict(color=color, line=dict(width=0)),
+        hovertemplate=f"{name}: {amount} leave at t = %{{customdata}}<extra></extra>",
+    )
 
 
 def _class_map(table: np.ndarray, classes: Sequence[str]) -> go.Figure:
@@ -141,15 +148,7 @@ def disturbed_exits(frame: pd.DataFrame, last: int) -> go.Figure:
     for condition, color in zip(conditions, (theme.MAIN, theme.CATEGORICAL[1])):
         part = frame[frame["condition"] == condition].sort_values("step")
         (row,), middles, spans = _binned(column(part, "share", 100)[None])
-        fig.add_bar(
-            x=middles,
-            y=row,
-            name=condition,
-            showlegend=True,
-            customdata=spans,
-            marker=dict(color=color, line=dict(width=0)),
-            hovertemplate=f"{condition}: %{{y:.1f}} % leave at t = %{{customdata}}<extra></extra>",
-        )
+        _bars(fig, middles, row, condition, color, spans, "%{y:.1f} %")
     axes.time_axis(fig, last, cells=True, title="exit step t")
     fig.update_yaxes(title_text="samples (%)", rangemode="tozero", nticks=6)
     return fig

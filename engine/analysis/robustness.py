@@ -64,7 +64,7 @@ def encodings_shown(config: ModelConfig, asked: int) -> int:
     """How many random encodings are of use: one where the input is not random. Raises ValueError outside 1 to 100."""
     if not 1 <= asked <= 100:
         raise ValueError(f"encodings must be 1 to 100, not {asked!r}")
-    return asked if config.encoding == "poisson" else 1
+    return asked if config.random_input else 1
 
 
 def sweep_parts(

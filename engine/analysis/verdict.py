@@ -6,7 +6,7 @@ masked; a network whose robustness is real passes all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from ..attacks import Attack, Attacker, Victim
 from ..datasets import to_unit
 from ..device import device
+from .evaluation import normalised
 
 ZERO_SHARE = 0.1  # of exactly-zero gradients, above which an attacker is blind
 TOLERANCE = 0.02  # of accuracy: what random encodings may turn around
@@ -64,8 +65,7 @@ def zero_gradients(
         (gradient,) = torch.autograd.grad(loss, flat)
     moves = torch.ones_like(flat, dtype=torch.bool)
     if victim.random:
-        centre, scale = (torch.tensor(v, device=flat.device).view(-1, 1, 1) for v in (mean, std))
-        moves = ((flat - centre) / scale).abs() <= 2.0
+        moves = normalised(flat.detach(), mean, std).abs() <= 2.0
     zero = ((gradient == 0) & moves).flatten(1).sum(1)
     return pd.DataFrame(
         {"sample": rows.numpy(), "zero": zero.cpu().numpy(), "open": moves.flatten(1).sum(1).cpu().numpy()}
@@ -82,29 +82,28 @@ def verdict(accuracy: Mapping[str, float], zeros: pd.DataFrame, eps: float, clas
         _seen(zeros, wide),
         _order(
             "Accuracy does not rise with ε",
-            {name: accuracy[name] for name in ("clean", "half", "pgd", "full")},
-            lambda name: {"clean": "clean", "half": f"ε = {127.5 * eps:.3g}/255", "full": "ε = 1"}.get(
-                name, f"ε = {255 * eps:.3g}/255"
-            ),
+            [
+                ("clean", accuracy["clean"]),
+                (f"ε = {127.5 * eps:.3g}/255", accuracy["half"]),
+                (f"ε = {255 * eps:.3g}/255", accuracy["pgd"]),
+                ("ε = 1", accuracy["full"]),
+            ],
             "Give the attack more steps or smaller ones: it gets lost in the larger ball.",
         ),
         _bounded(accuracy["full"], classes, wide),
         _order(
             "Several steps beat one",
-            {name: accuracy[name] for name in ("fgsm", "pgd")},
-            {"fgsm": "FGSM", "pgd": "PGD"}.get,
+            [("FGSM", accuracy["fgsm"]), ("PGD", accuracy["pgd"])],
             "The gradient points the wrong way after a step: " + wide[0].lower() + wide[1:],
         ),
         _order(
             "More steps are no weaker",
-            {name: accuracy[name] for name in ("pgd", "long")},
-            {"pgd": "10 steps", "long": "20 steps"}.get,
+            [("10 steps", accuracy["pgd"]), ("20 steps", accuracy["long"])],
             "Average more encodings, or take smaller steps.",
         ),
         _order(
             "The gradient beats blind search",
-            {name: accuracy[name] for name in ("square", "pgd")},
-            {"square": f"Square, {QUERIES} queries", "pgd": "PGD"}.get,
+            [(f"Square, {QUERIES} queries", accuracy["square"]), ("PGD", accuracy["pgd"])],
             wide,
         ),
         _beats_noise(accuracy, wide),
@@ -117,11 +116,11 @@ def _seen(zeros: pd.DataFrame, advice: str) -> Check:
     return Check("The attacker sees a gradient", share <= ZERO_SHARE, found, advice)
 
 
-def _order(name: str, accuracy: Mapping[str, float], title: Callable[[str], str], advice: str) -> Check:
-    """Passes while no accuracy is above one before it by more than TOLERANCE."""
-    values = list(accuracy.values())
+def _order(name: str, accuracy: Sequence[tuple[str, float]], advice: str) -> Check:
+    """Passes while no accuracy is above one before it by more than TOLERANCE. accuracy: (title, share)."""
+    values = [value for _, value in accuracy]
     passed = all(later <= min(values[:place]) + TOLERANCE for place, later in enumerate(values) if place)
-    found = ", ".join(f"{title(key)}: {100 * value:.1f} %" for key, value in accuracy.items())
+    found = ", ".join(f"{title}: {100 * value:.1f} %" for title, value in accuracy)
     return Check(name, passed, found, advice)
 
 

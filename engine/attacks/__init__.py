@@ -1,13 +1,12 @@
 """Noise and attacks on the image in [0, 1], before normalisation and encoding."""
 
-from .attack import FOLLOWING, KINDS, TARGETS, Attack, Attacker, Kind
+from .attack import FOLLOWING, KINDS, Attack, Attacker, Kind
 from .perturb import check, inside, perturb
 from .victim import Victim
 
 __all__ = [
     "FOLLOWING",
     "KINDS",
-    "TARGETS",
     "Attack",
     "Attacker",
     "Kind",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ..snn import TRAINED, SpikingNetwork, Surrogate
 
@@ -17,7 +17,7 @@ class Kind:
     about: one sentence with the source. family: "noise" (no look at the network), "gradient", "black box" or "events".
     norm: in which `strength` is measured: "σ" (standard deviation), "L∞" (largest change of a pixel), "L2" (Euclidean
     length of the whole change), "share" (of a recording's events) or "frames". unit: of `strength`, for an axis.
-    steps: how many there are unless asked otherwise, 0 where it has none; steps_name: what they are called.
+    steps: how many there are unless asked otherwise, 0 where it has none.
     cost: forward passes for so many steps, a backward pass counted as two. sized: whether the size of a step is free.
     """
 
@@ -26,7 +26,6 @@ class Kind:
     family: str
     norm: str
     steps: int = 0
-    steps_name: str = "steps"
     cost: Callable[[int], int] = lambda steps: 3 * steps
     sized: bool = False
 
@@ -118,7 +117,6 @@ KINDS = {
         "black box",
         "L∞",
         200,
-        "queries",
         cost=lambda steps: steps + 1,
     ),
     "autoattack": Kind(
@@ -232,7 +230,3 @@ class Attack:
         if norm == "L∞":
             return f"ε = {self.strength * 255:.3g}/255"
         return f"{ {'σ': 'σ', 'L2': 'ε', 'share': 'share', 'frames': 'σ'}[norm] } = {self.strength:g}"
-
-    def at(self, strength: float) -> Attack:
-        """The same of another strength."""
-        return replace(self, strength=strength)

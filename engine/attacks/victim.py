@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..analysis.evaluation import normalised
 from ..device import device
 from ..snn import SpikingNetwork
+from ..snn.encoding import sample_keys
 from .attack import Attacker
 
 _DRAW = 1 << 32  # apart from the next draw in the upper half of a sample's number
@@ -28,7 +29,7 @@ class Victim(nn.Module):
         self.model = copy.copy(model.to(device()))  # shares the weights; the caller's gradient stays as it is
         self.model.surrogate, self.model.straight_through = attacker.surrogate, attacker.straight_through
         self.mean, self.std, self.attacker = mean, std, attacker
-        self.random = model.config.encoding == "poisson"
+        self.random = model.config.random_input
         self.next_seed = (seed + 1) << 20  # far from the seeds of evaluation
         self.eval()  # torchattacks puts a model back into the mode it found it in
 
@@ -45,8 +46,6 @@ class Victim(nn.Module):
     def _samples(self, images: Tensor, draws: int) -> Tensor | None:
         if not self.random:
             return None
-        from ..snn.encoding import sample_keys
-
         keys = sample_keys(images)
         return torch.cat([keys + draw * _DRAW for draw in range(draws)])
 

@@ -174,6 +174,11 @@ class ModelConfig:
         return {"rows": (channels, 1, width), "pixels": (channels, 1, 1)}.get(self.encoding, (channels, height, width))
 
     @property
+    def random_input(self) -> bool:
+        """Whether the input's spikes are drawn at random, so that another seed may give another answer."""
+        return self.encoding == "poisson"
+
+    @property
     def analog_input(self) -> bool:
         """Whether the first layer gets real numbers, so that it has to multiply, instead of spikes."""
         return self.encoding in ("direct", "rows", "pixels")
