@@ -4,7 +4,7 @@ import gc
 
 import streamlit as st
 
-from dashboard import navigation, show, sidebar, visitor, work
+from dashboard import navigation, show, sidebar, visitor, work, work_panel
 
 
 @st.cache_resource(show_spinner=False)
@@ -26,5 +26,5 @@ try:
     page.run()
 finally:  # what the page has just started or resumed is listed, too; many pages end by st.stop
     with below:
-        work.panel()
+        work_panel.panel()
     settle()

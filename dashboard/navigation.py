@@ -15,6 +15,7 @@ _TITLES = {
     "spikes": ("Spikes", ":material/bolt:"),
     "early_exit": ("Early exit", ":material/exit_to_app:"),
     "robustness": ("Robustness", ":material/shield:"),
+    "baselines": ("Baselines", ":material/compare:"),
     "training": ("Training", ":material/model_training:"),
     "runs": ("Runs", ":material/folder_open:"),
 }

@@ -2,93 +2,188 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import streamlit as st
 
-from engine.analysis import robustness, verdict
-from engine.attacks import FOLLOWING, Attack
-from engine.job import OVER, Job
+from engine.analysis import evaluation, robustness, transfer, verdict
+from engine.analysis.verdict import Check
+from engine.attacks import FOLLOWING, Attack, Attacker
+from engine.job import Job
 from engine.jobs import AGAIN
 
-from . import work
+from . import family, together, work
 from .session import View
 from .sweep_settings import Sweep
 
 MOST = 50  # samples that the checks are made on
 USUAL = 8 / 255
 MARKS = {True: "✓ passed", False: "✗ failed", None: "– cannot tell"}
+WHAT = (
+    "An attacker whose gradient vanishes finds nothing, and the network looks unbreakable. These checks tell the two apart "
+    "(Athalye et al. 2018, Carlini et al. 2019)."
+)
+NO_TWIN = (
+    "There is no ordinary network (ANN) with these layers, trained on these data and taking the same images, among the "
+    "runs. `python -m engine compare` trains one, with all baselines."
+)
 
 
-def section(view: View, asked: Sweep) -> None:
-    """The verdict on a sweep with attacks, computed on a button."""
-    following = [attack for attack in asked.attacks if attack.kind in FOLLOWING and attack.strength]
-    if not following:
+@dataclass(frozen=True)
+class Checks:
+    """What is to be found out about one network: at which ε, with which gradient, on how many samples. twin: its ordinary
+    twin, if there is one."""
+
+    view: View
+    eps: float
+    attacker: Attacker
+    samples: int
+    seed: int
+    encodings: int
+    twin: View | None
+
+    @property
+    def passes(self) -> int:
+        """Forward passes all of it costs, a backward pass counted as two."""
+        attacks = list(verdict.attacks(self.eps, self.attacker).values())
+        looks = 3 * self.attacker.draws * self.samples
+        return looks + Sweep(attacks, self.samples, self.seed, self.encodings).passes
+
+    @property
+    def affordable(self) -> bool:
+        """Whether it may run unasked."""
+        return self.passes <= evaluation.affordable(self.view.checkpoint.config)
+
+    def submit(self) -> dict[str, Callable[[bool | None], Job | None]]:
+        """Its jobs, as together.asked starts them."""
+        settings = (self.samples, self.seed)
+        jobs = {
+            "gradients": lambda start: work.gradient_job(self.view, self.attacker, *settings, start),
+            "attacks": lambda start: work.verdict_job(
+                self.view, self.eps, self.attacker, *settings, self.encodings, start
+            ),
+        }
+        if self.twin is not None:
+            jobs["twin"] = lambda start: work.transfer_job(
+                self.twin, self._direct, *settings, [self.view], self.encodings, start
+            )
+        return jobs
+
+    @property
+    def _direct(self) -> Attack:
+        return verdict.attacks(self.eps, self.attacker)["pgd"]
+
+    def found(self, jobs: Mapping[str, Job | None], swept: Mapping[Attack, float] | None = None) -> list[Check]:
+        """The checks, as far as these jobs are done. swept: accuracies of a sweep, which tell some of it too."""
+        known, curves = verdict.of_sweep(swept or {}, self.eps, self.attacker)
+        done = {name: job for name, job in jobs.items() if job is not None and job.state == "done"}
+        config = self.view.checkpoint.config
+        if "attacks" in done:
+            attacks = verdict.attacks(self.eps, self.attacker)
+            parts = robustness.sweep_parts(config, list(attacks.values()), self.samples, self.encodings)
+            results = dict(work.sweep_results(done["attacks"], parts))
+            # all on the same samples, which those of the sweep need not be
+            known = {name: at_end(results[attack]) for name, attack in attacks.items()}
+            if "twin" in done:
+                known["twin"] = float(transfer.accuracies(pd.concat(done["twin"].results))["accuracy"].iloc[0])
+        zeros = pd.concat(done["gradients"].results) if "gradients" in done else None
+        checks = verdict.verdict(known, zeros, self.eps, config.classes, curves=curves, twin=config.kind != "ann")
+        if config.kind != "ann" and self.twin is None:
+            checks[-1] = replace(checks[-1], advice=NO_TWIN)
+        return checks
+
+
+def at_end(result: evaluation.Evaluation) -> float:
+    """Accuracy at T, 0 … 1."""
+    return float(result.accuracy()["accuracy"].iloc[-1])
+
+
+def checks_of(view: View, asked: Sweep) -> Checks:
+    """What is to be checked about a sweep with attacks."""
+    following = _following(asked)
+    eps = max((a.strength for a in following if a.does.norm == "L∞" and a.strength < 0.5), default=USUAL)
+    encodings = robustness.encodings_shown(view.checkpoint.config, asked.encodings)
+    return Checks(view, eps, following[0].attacker, min(MOST, asked.samples), asked.seed, encodings, family.twin(view))
+
+
+def _following(asked: Sweep) -> list[Attack]:
+    return [attack for attack in asked.attacks if attack.kind in FOLLOWING and attack.strength]
+
+
+def section(view: View, asked: Sweep, job: Job) -> None:
+    """The verdict on a sweep with attacks: at once what its own points tell, the rest unasked where that takes no more
+    than a minute, else on a button. job: of the sweep."""
+    if not _following(asked):
         return
-    st.subheader(
-        "Is this robustness real?",
-        anchor=False,
-        help="An attacker whose gradient vanishes finds nothing, and the network looks unbreakable. These checks tell the "
-        "two apart (Athalye et al. 2018, Carlini et al. 2019).",
-    )
-    eps, samples = _strength(following), min(MOST, asked.samples)
-    attacker = following[0].attacker
-    clicked = st.session_state.get("run_verdict", False)
-    jobs = work.verdict_jobs(view, eps, attacker, samples, asked.seed, asked.encodings, start=clicked)
-    missing = any(job is None or job.state in AGAIN for job in jobs)
+    st.subheader("Is this robustness real?", anchor=False, help=WHAT)
+    if job.state != "done":
+        st.caption("The verdict comes with the last point of the sweep.")
+        return
+    checks = checks_of(view, asked)
+    submit = checks.submit()
+    jobs = {name: one(None if name == "gradients" or checks.affordable else False) for name, one in submit.items()}
+    missing = [name for name, one in jobs.items() if one is None or one.state in AGAIN]
+    if missing and st.session_state.get("run_verdict", False):
+        jobs |= {name: submit[name](True) for name in missing}
+        missing = []
+    parts = robustness.sweep_parts(view.checkpoint.config, asked.attacks, asked.samples, asked.encodings)
+    swept = {attack: at_end(result) for attack, result in work.sweep_results(job, parts)}
+    begun = {name: one for name, one in jobs.items() if one is not None}
+    running = together.Together("Checking the attacker", begun)
+    work.live(running, lambda: _answer(checks.found(jobs, swept), checks), retry=False)
+    if missing:
+        _ask(checks)
+
+
+def _ask(checks: Checks) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.button("Check it", key="run_verdict", icon=":material/fact_check:", disabled=not missing)
-        passes = Sweep(list(verdict.attacks(eps, attacker).values()), samples, asked.seed, asked.encodings).passes
+        st.button("Check the rest", key="run_verdict", icon=":material/fact_check:")
         st.caption(
-            f"Seven checks of the attacker on {samples} samples at ε = {255 * eps:.3g}/255, with the gradient chosen above: "
-            f"{passes:,} passes through the network.",
+            f"Attacks of the same ε with more steps, without bounds and without a gradient, on {checks.samples} samples: "
+            f"{checks.passes:,} passes through the network.",
             width="stretch",
         )
-    if None not in jobs:
-        work.live(jobs[0], lambda: _answer(view, jobs, asked, eps, samples), also=jobs[1:], retry=False)
 
 
-def _strength(following: Sequence[Attack]) -> float:
-    """The largest ε of the sweep that bounds pixels, below 1/2, or the usual one."""
-    return max((a.strength for a in following if a.does.norm == "L∞" and a.strength < 0.5), default=USUAL)
-
-
-def _answer(view: View, jobs: Sequence[Job], asked: Sweep, eps: float, samples: int) -> None:
-    sweep, gradients = jobs
-    if any(job.state != "done" for job in jobs):
-        if all(job.state in OVER for job in jobs):
-            st.markdown("The checks were not finished.")
+def _answer(checks: Sequence[Check], of: Checks) -> None:
+    """The verdict in a box, and its evidence."""
+    failed = [check for check in checks if check.passed is False]
+    measured = [check for check in checks if check.found]
+    if not measured:
         return
-    attacks = verdict.attacks(eps, next(a.attacker for a in asked.attacks if a.kind in FOLLOWING))
-    config = view.checkpoint.config
-    parts = robustness.sweep_parts(config, list(attacks.values()), samples, asked.encodings)
-    found = dict(work.sweep_results(sweep, parts))
-    accuracy = {name: float(found[attack].accuracy()["accuracy"].iloc[-1]) for name, attack in attacks.items()}
-    checks = verdict.verdict(accuracy, pd.concat(gradients.results), eps, config.classes)
-    if verdict.artefact(checks):
-        failed = [check for check in checks if check.passed is False]
+    if failed:
         st.error(
-            f"**This robustness is probably an artefact**: {len(failed)} of {len(checks)} checks failed. "
+            f"**This robustness is probably an artefact**: {len(failed)} of {len(measured)} checks failed. "
             f"{failed[0].name}? No: {failed[0].found}. {failed[0].advice}",
             icon=":material/report:",
         )
-    elif any(check.passed is None for check in checks):
-        st.info("No check failed, and one could not tell: see the evidence.", icon=":material/help:")
-    else:
+    elif all(check.passed for check in checks):
         st.success(
-            "**All checks passed**: the attacker saw its gradient, and what the sweep shows is the network's own.",
+            f"**All {len(checks)} checks passed**: the attacker saw its gradient, and what the sweep shows is the network's "
+            "own.",
             icon=":material/verified:",
         )
+    else:
+        unclear = sum(check.passed is None for check in measured)
+        said = [f"{len(measured) - unclear} checks passed"]
+        said += [f"{unclear} could not tell"] * bool(unclear)
+        said += [f"{len(checks) - len(measured)} not made"] * (len(measured) < len(checks))
+        st.info(f"{', '.join(said)}: see the evidence.", icon=":material/help:")
     with st.expander("The evidence"):
+        st.caption(
+            f"At ε = {255 * of.eps:.3g}/255, with the gradient chosen above. What the sweep itself does not tell was measured "
+            f"on {of.samples} samples; accuracies are at T."
+        )
         st.dataframe(_table(checks), hide_index=True, height="content")
 
 
-def _table(checks: Sequence[verdict.Check]) -> pd.DataFrame:
+def _table(checks: Sequence[Check]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "Check": [check.name for check in checks],
-            "Result": [MARKS[check.passed] for check in checks],
+            "Result": [MARKS[check.passed] if check.found else "– not measured" for check in checks],
             "Measured": [check.found for check in checks],
             "What to try": ["" if check.passed else check.advice for check in checks],
         }

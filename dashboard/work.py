@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import html
 import json
 import os
 import threading
@@ -14,15 +13,13 @@ from itertools import takewhile
 import streamlit as st
 
 from engine import cost, datasets, run_library, store
-from engine.analysis import evaluation, robustness, verdict
+from engine.analysis import evaluation, robustness, transfer, verdict
 from engine.analysis.early_exit import latency
 from engine.analysis.evaluation import Evaluation
 from engine.attacks import Attack, Attacker
 from engine.jobs import OVER, Job, JobError, Jobs
 from engine.recipe import Recipe
-from engine.runs import TrainingError
 from engine.snn import ModelConfig
-from engine.store import Record
 from engine.training_job import train_run
 
 from . import navigation
@@ -48,7 +45,7 @@ def evaluation_job(view: View, precision: str = "float32", start: bool | None = 
 
 
 def sweep_job(
-    view: View, attacks: Sequence[Attack], samples: int, seed: int, start: bool, encodings: int = 1
+    view: View, attacks: Sequence[Attack], samples: int, seed: int, start: bool | None, encodings: int = 1
 ) -> Job | None:
     """Accuracy under these attacks on the first `samples` test samples, each in so many random encodings; None if it
     never ran and `start` is False."""
@@ -57,18 +54,46 @@ def sweep_job(
     return _submit(view, title, robustness.attack_rows, parts, start=start, **settings)
 
 
-def verdict_jobs(
-    view: View, eps: float, attacker: Attacker, samples: int, seed: int, encodings: int, start: bool
-) -> tuple[Job | None, Job | None]:
-    """What verdict.verdict needs at ε: accuracies, as of a sweep, and shares of zero gradients. None as of sweep_job."""
+def transfer_job(
+    view: View, attack: Attack, samples: int, seed: int, targets: Sequence[View], encodings: int, start: bool | None
+) -> Job | None:
+    """Images made on the network of `view`, shown to each of the targets in so many encodings where they are random; None
+    as of sweep_job."""
+    shown = [robustness.encodings_shown(target.checkpoint.config, encodings) for target in targets]
+    networks = [
+        transfer.Target(target.checkpoint.model, target.checkpoint.mean, target.checkpoint.std, count)
+        for target, count in zip(targets, shown)
+    ]
+    parts = robustness.sweep_parts(view.checkpoint.config, [attack], samples, sum(shown))
+    title = f"Fooling {view.name}, trying it on {'others' if len(targets) > 1 else targets[0].name}"
+    names = [[target.fingerprint, count] for target, count in zip(targets, shown)]
+    return _submit(
+        view,
+        title,
+        transfer.transfer_rows,
+        parts,
+        start=start,
+        large={"targets": (networks, names)},
+        noted=False,
+        seed=seed,
+    )
+
+
+def verdict_job(
+    view: View, eps: float, attacker: Attacker, samples: int, seed: int, encodings: int, start: bool | None
+) -> Job | None:
+    """The accuracies that verdict.verdict needs at ε, as of a sweep; None as of sweep_job."""
     attacks = list(verdict.attacks(eps, attacker).values())
-    config, settings = view.checkpoint.config, {"seed": seed, "encodings": encodings}
-    parts = robustness.sweep_parts(config, attacks, samples, encodings)
-    sweep = _submit(view, "Checking the attacker", robustness.attack_rows, parts, start=start, **settings)
-    rows = [(attacker, *part) for part in evaluation.evaluation_parts(config, samples)]
+    parts = robustness.sweep_parts(view.checkpoint.config, attacks, samples, encodings)
+    settings = {"seed": seed, "encodings": encodings}
+    return _submit(view, "Checking the attacker", robustness.attack_rows, parts, start=start, **settings)
+
+
+def gradient_job(view: View, attacker: Attacker, samples: int, seed: int, start: bool | None) -> Job | None:
+    """Shares of zero gradients, for verdict.verdict; None as of sweep_job."""
+    parts = [(attacker, *part) for part in evaluation.evaluation_parts(view.checkpoint.config, samples)]
     title = "Looking at the gradients"
-    # the sweep alone is listed as interrupted when the server ends: one link goes on with both
-    return sweep, _submit(view, title, verdict.zero_gradients, rows, start=start, noted=False, seed=seed)
+    return _submit(view, title, verdict.zero_gradients, parts, start=start, noted=False, seed=seed)
 
 
 def closeup_job(view: View, attack: Attack, seed: int) -> Job:
@@ -139,18 +164,21 @@ def _submit(
     kept: bool = True,
     start: bool | None = None,
     noted: bool = True,
+    large: Mapping[str, tuple[object, object]] | None = None,
     **settings,
 ) -> Job | None:
     """start: True runs it, False only looks for it, None runs it if it was never tried. noted: whether a later server
-    offers to go on with what a person started."""
-    question = store.question(view.checkpoint, view.data if data else None, function, **settings)
+    offers to go on with what a person started. large: settings as (value, JSON that stands for it)."""
+    large = large or {}
+    names = {name: stands for name, (_, stands) in large.items()}
+    question = store.question(view.checkpoint, view.data if data else None, function, **settings, **names)
     key = question.job_key(parts)
     where = (navigation.current(), {name: st.query_params.get_all(name) for name in st.query_params})
     if start is not True:
         known = jobs().find(key, title, parts, question, where) if kept and start is False else jobs().get(key)
         if start is False or known is not None:  # what failed is not tried again unasked
             return known
-    shared = {"model": view.checkpoint.model, **settings}
+    shared = {"model": view.checkpoint.model, **settings, **{name: value for name, (value, _) in large.items()}}
     if data:
         shared |= {
             "pixels": view.pixels,
@@ -241,62 +269,3 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"about {seconds:.0f} s left"
     return f"about {seconds / 60:.0f} min left" if seconds < 100 * 60 else f"about {seconds / 3600:.1f} h left"
-
-
-def panel() -> None:
-    """What runs on this server, whoever asked for it, and what somebody asked for and an earlier server left
-    unfinished."""
-    if _running() or _interrupted():
-        st.fragment(_list, run_every=2.0 if _running() else None)()
-
-
-def _running() -> list[Job]:
-    return [job for job in jobs().all() if job.state not in OVER and job.where[0]]
-
-
-def _interrupted() -> list[Record]:
-    return [record for record in jobs().interrupted() if record.page in navigation.pages() and _can_go_on(record)]
-
-
-def _can_go_on(record: Record) -> bool:
-    """Of a training, whether its run is still there and unfinished."""
-    if record.page != "training":
-        return True
-    name = (record.query.get("run") or [""])[0]
-    try:
-        return run_library.read_run(runs_folder() / name).state in ("interrupted", "failed")
-    except TrainingError:
-        return False
-
-
-def _list() -> None:
-    running, left = _running(), _interrupted()
-    if running:
-        st.markdown("**Running now**")
-    for job in running:
-        st.progress(job.share(), f"{job.title}{_model(job.where[1])}: {how_far(job)}")
-        for note in job.notes:
-            st.caption(note)
-        with st.container(horizontal=True, vertical_alignment="center"):
-            _open("Open", *job.where)
-            st.button("Cancel", key=f"cancel here {job.key}", on_click=job.cancel, type="tertiary")
-    if left:
-        st.markdown("**Interrupted**", help="The server stopped while this ran. What had been computed is kept.")
-    for record in left:
-        st.caption(f"{record.title}{_model(record.query)}: {100 * record.done / max(1, record.total):.0f} % done")
-        with st.container(horizontal=True, vertical_alignment="center"):
-            _open("Open, to resume", record.page, record.query)
-            st.button("Forget", key=f"forget {record.key}", on_click=jobs().forget, args=[record.key], type="tertiary")
-
-
-def _model(query: Mapping[str, Sequence[str]]) -> str:
-    """Which network a job is about, where it is not the default one."""
-    return "".join(f" ({name})" for name in query.get("model", ())[:1])
-
-
-def _open(label: str, page: str, query: Mapping[str, Sequence[str]]) -> None:
-    """A link that loads the app anew: on a page that is open already, choices in a link would not reach the widgets."""
-    address = html.escape(navigation.address(page, query))
-    st.html(
-        f'<a href="{address}" target="_self" style="color: inherit; font-size: .875rem">{label}</a>', width="content"
-    )

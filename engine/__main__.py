@@ -84,9 +84,6 @@ def parser() -> argparse.ArgumentParser:
         "--kind", choices=("snn", "ann"), help="ann: the same layers with ReLU, no spikes (default: snn)"
     )
     train.add_argument("--norm", help="bntt, bn, tdbn or none (default: bntt; bn for an ANN)")
-    train.add_argument(
-        "--threads", type=int, help="CPU threads, on which rounding depends (default: torch's own number)"
-    )
     _network_and_recipe(train)
 
     convert = commands.add_parser("convert", help="make a spiking network from a trained ANN")
@@ -184,6 +181,9 @@ def _network_and_recipe(command: argparse.ArgumentParser):
     )
     command.add_argument("--seed", type=_seed, help="of weights, order, augmentation and input spikes (default: 0)")
     command.add_argument("--precision", help="float32, tf32 (GPU) or bfloat16 (default: float32)")
+    command.add_argument(
+        "--threads", type=int, help="CPU threads, on which rounding depends (default: torch's own number)"
+    )
     _data_and_json(command)
 
 

@@ -50,6 +50,15 @@ def recipe_of(name: str, recipe: Recipe) -> Recipe:
     return replace(recipe, gamma_decay=None, lr=recipe.lr / 10 if name == "none" else recipe.lr)
 
 
+def is_twin(config: ModelConfig, of: ModelConfig) -> bool:
+    """Whether `config` is of an ordinary network with the layers of the spiking network `of`."""
+    shapes = [
+        [(spec.name, spec.kind, spec.in_shape, spec.out_shape, spec.pool) for spec in one.layers()]
+        for one in (config, of)
+    ]
+    return config.kind == "ann" and of.kind != "ann" and shapes[0] == shapes[1]
+
+
 def compare(
     config: ModelConfig,
     recipe: Recipe,
@@ -57,6 +66,8 @@ def compare(
     *,
     converted_steps: int,
     seed: int = 0,
+    threads: int | None = None,
+    command: str = "",
     on_epoch: Callable[[str, dict], None] = lambda name, row: None,
 ) -> pd.DataFrame:
     """Train every baseline into `out`/<name>, convert the ANN, and measure all on the test split.
@@ -76,6 +87,8 @@ def compare(
             recipe_of(name, recipe),
             run,
             resume=(run / "config.json").exists(),
+            threads=threads,
+            command=command,
             on_epoch=lambda row, name=name: on_epoch(name, row),
         )
         tables.append(_measured(name, run / "model.safetensors", recipe.dataset, seed))

@@ -20,7 +20,7 @@ from .device import device
 # What is neither the network nor its data, and still decides what comes out.
 SOURCES = (
     *("snn/*.py", "datasets/*.py", "attacks/*.py"),
-    *("analysis/evaluation.py", "analysis/robustness.py", "analysis/early_exit.py", "analysis/verdict.py"),
+    *(f"analysis/{name}.py" for name in ("evaluation", "robustness", "transfer", "early_exit", "verdict")),
 )
 
 

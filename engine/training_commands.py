@@ -31,8 +31,7 @@ def train(arguments: Namespace) -> None:
     if arguments.preset == "list":
         return _list_presets(arguments)
     fill_from_preset(arguments)
-    if arguments.threads is not None and not 1 <= arguments.threads <= 1024:
-        raise UserError(f"--threads must be from 1 to 1024, not {arguments.threads}")
+    _check_threads(arguments)
     if arguments.dry_run:
         return _estimate(arguments)
     main = parallel.is_main()
@@ -85,6 +84,11 @@ def train(arguments: Namespace) -> None:
     )
 
 
+def _check_threads(arguments: Namespace) -> None:
+    if arguments.threads is not None and not 1 <= arguments.threads <= 1024:
+        raise UserError(f"--threads must be from 1 to 1024, not {arguments.threads}")
+
+
 def _planned(arguments: Namespace) -> tuple[ModelConfig, training.Recipe, str]:
     """Network, recipe and the command to record. Raises UserError."""
     processes = parallel.world()
@@ -96,7 +100,12 @@ def _planned(arguments: Namespace) -> tuple[ModelConfig, training.Recipe, str]:
         each = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
         machines = f"--nnodes {processes // each} " if processes > each else ""
         launcher = f"torchrun {machines}--nproc-per-node {each}"
-    return config, recipe, f"{launcher} -m engine " + shlex.join(sys.argv[1:]).replace(" --resume", "")
+    return config, recipe, _command(launcher)
+
+
+def _command(launcher: str) -> str:
+    """As it was typed, to be recorded with what it makes."""
+    return f"{launcher} -m engine " + shlex.join(sys.argv[1:]).replace(" --resume", "")
 
 
 def _list_presets(arguments: Namespace) -> None:
@@ -187,6 +196,7 @@ def _check_fits(checkpoint: Checkpoint, data: DataSet) -> None:
 
 def compare(arguments: Namespace) -> None:
     """Train BNTT and every baseline alike, and print accuracy against timestep."""
+    _check_threads(arguments)
     config, recipe = setup(arguments)
     total = recipe.epochs * (len(comparison.BASELINES) - 1)  # the conversion trains nothing
     with tqdm(total=total, unit="epoch", file=sys.stderr, disable=None) as bar:
@@ -203,7 +213,13 @@ def compare(arguments: Namespace) -> None:
 
         with _told(arguments.out):
             table = comparison.compare(
-                config, recipe, Path(arguments.out), converted_steps=arguments.converted_steps, on_epoch=on_epoch
+                config,
+                recipe,
+                Path(arguments.out),
+                converted_steps=arguments.converted_steps,
+                threads=arguments.threads,
+                command=_command("python"),
+                on_epoch=on_epoch,
             )
     if arguments.json:
         return print_json({"out": arguments.out, "results": table.astype({"name": str}).to_dict("records")})

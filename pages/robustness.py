@@ -33,7 +33,7 @@ def sweep(asked: Sweep) -> None:
         job, asked = shown
         parts = robustness.sweep_parts(view.checkpoint.config, asked.attacks, asked.samples, asked.encodings)
         work.live(job, lambda: results(job, parts, asked), retry=False)
-        verdict_panel.section(view, asked)
+        verdict_panel.section(view, asked, job)
 
 
 def _asked_sweep(asked: Sweep) -> Job | None:

@@ -21,7 +21,7 @@ def side_by_side(chosen: list[Run], colours: dict[str, int]) -> None:
     compare_runs.differences(chosen)
     compare_runs.curves(chosen, colours)
     networks, told = compare_runs.networks(chosen)
-    views, missing = compare_measured.views(networks)
+    views, missing = compare_measured.views(networks, {name: f"runs/{name}" for name in networks})
     for sentence in [*told, *missing]:
         st.warning(sentence)
     if views:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from ..attacks import KINDS, Attack, perturb
 from ..datasets import to_unit
@@ -34,10 +35,16 @@ def attack_rows(
     """
     rows = torch.arange(start, stop)
     images = perturb(model, pixels[rows], labels[rows], rows, mean, std, attack, seed=seed)
-    each = rows.repeat_interleave(encodings)
-    streams = _STREAM * torch.arange(encodings).repeat(len(rows))
-    shown = images.repeat_interleave(encodings, 0)
-    return evaluate(model, shown, labels[each], each + streams, mean, std, seed=seed)
+    return shown_to(model, images, labels[rows], rows, mean, std, seed, encodings)
+
+
+def shown_to(
+    model, images: Tensor, labels: Tensor, samples: Tensor, mean, std, seed: int, encodings: int
+) -> Evaluation:
+    """Images [N, …] in [0, 1] through a network, each in so many random encodings, which then are columns side by side."""
+    places = torch.arange(len(samples)).repeat_interleave(encodings)
+    streams = _STREAM * torch.arange(encodings).repeat(len(samples))
+    return evaluate(model, images[places], labels[places], samples[places] + streams, mean, std, seed=seed)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from ..attacks import Attack, Attacker, Victim
+from ..attacks import FOLLOWING, Attack, Attacker, Victim
 from ..datasets import to_unit
 from ..device import device
 from .evaluation import normalised
@@ -25,13 +25,13 @@ QUERIES = 200
 
 @dataclass(frozen=True)
 class Check:
-    """One question. passed: None where what was measured cannot tell. found: the evidence, in a sentence. advice: what to
-    try where it failed."""
+    """One question. passed: None where it was not measured, or what was measured cannot tell. found: the evidence, in a
+    sentence; "" where nothing was measured. advice: what to try where it did not pass."""
 
     name: str
     passed: bool | None
     found: str
-    advice: str
+    advice: str = ""
 
 
 def attacks(eps: float, attacker: Attacker) -> dict[str, Attack]:
@@ -72,71 +72,138 @@ def zero_gradients(
     )
 
 
-def verdict(accuracy: Mapping[str, float], zeros: pd.DataFrame, eps: float, classes: int) -> list[Check]:
-    """The checks, each with its evidence.
+WIDE = "Take a wider surrogate, an adaptive width, and the rate code's gradient straight through."
+Curve = Sequence[tuple[str, float]]  # (title, accuracy 0 … 1), weakest disturbance first
 
-    accuracy: of `attacks(eps, …)`, by name, 0 … 1, all on the same samples. zeros: as zero_gradients. eps in [0, 1].
+
+def of_sweep(
+    accuracy: Mapping[Attack, float], eps: float, attacker: Attacker
+) -> tuple[dict[str, float], dict[str, Curve]]:
+    """What a sweep has measured already of what `verdict` needs at ε: accuracies by name, and the curve of each attack
+    that follows the network. accuracy: at T, 0 … 1, of every attack of the sweep, the clean images among them."""
+    known = {name: accuracy[attack] for name, attack in attacks(eps, attacker).items() if attack in accuracy}
+    clean = [("clean", value) for attack, value in accuracy.items() if not attack.strength]
+    curves = {}
+    for attack in sorted(accuracy, key=lambda attack: attack.strength):
+        if attack.kind in FOLLOWING and attack.strength:
+            curves.setdefault(attack.does.label, [*clean]).append((attack.amount, accuracy[attack]))
+    return known, curves
+
+
+def verdict(
+    accuracy: Mapping[str, float],
+    zeros: pd.DataFrame | None,
+    eps: float,
+    classes: int,
+    *,
+    curves: Mapping[str, Curve] | None = None,
+    twin: bool = True,
+) -> list[Check]:
+    """The checks, each with its evidence, as far as it was measured.
+
+    accuracy: of `attacks(eps, …)`, by name, 0 … 1, all on the same samples, as many as there are; "twin" of the images
+    that PGD at ε makes with the gradient of an ordinary network with the same layers. zeros: as zero_gradients, or
+    None. eps in [0, 1]. curves: of a sweep, as of_sweep; they are judged beside what is in `accuracy`. twin: False for
+    an ordinary network, which needs none.
     """
-    wide = "Take a wider surrogate, an adaptive width, and the rate code's gradient straight through."
-    return [
-        _seen(zeros, wide),
-        _order(
-            "Accuracy does not rise with ε",
-            [
-                ("clean", accuracy["clean"]),
-                (f"ε = {127.5 * eps:.3g}/255", accuracy["half"]),
-                (f"ε = {255 * eps:.3g}/255", accuracy["pgd"]),
-                ("ε = 1", accuracy["full"]),
-            ],
-            "Give the attack more steps or smaller ones: it gets lost in the larger ball.",
-        ),
-        _bounded(accuracy["full"], classes, wide),
+    every = {**(curves or {}), **_curve(accuracy, eps)}
+    checks = [
+        _seen(zeros),
+        _falls(every),
+        _bounded(accuracy.get("full"), classes),
         _order(
             "Several steps beat one",
-            [("FGSM", accuracy["fgsm"]), ("PGD", accuracy["pgd"])],
-            "The gradient points the wrong way after a step: " + wide[0].lower() + wide[1:],
+            accuracy,
+            {"fgsm": "FGSM", "pgd": "PGD"},
+            "The gradient points the wrong way after a step: " + WIDE[0].lower() + WIDE[1:],
         ),
         _order(
             "More steps are no weaker",
-            [("10 steps", accuracy["pgd"]), ("20 steps", accuracy["long"])],
+            accuracy,
+            {"pgd": "10 steps", "long": "20 steps"},
             "Average more encodings, or take smaller steps.",
         ),
         _order(
-            "The gradient beats blind search",
-            [(f"Square, {QUERIES} queries", accuracy["square"]), ("PGD", accuracy["pgd"])],
-            wide,
+            "The gradient beats blind search", accuracy, {"square": f"Square, {QUERIES} queries", "pgd": "PGD"}, WIDE
         ),
-        _beats_noise(accuracy, wide),
+        _beats_noise(accuracy),
     ]
+    if not twin:
+        return checks
+    name = "Images made on an ordinary network fool it no better"
+    names = {"twin": "PGD images made on the ANN of the same layers", "pgd": "PGD"}
+    return [*checks, _order(name, accuracy, names, "The direct attack misses what the ANN's gradient finds. " + WIDE)]
 
 
-def _seen(zeros: pd.DataFrame, advice: str) -> Check:
+def _curve(accuracy: Mapping[str, float], eps: float) -> dict[str, Curve]:
+    titles = {
+        "clean": "clean",
+        "half": f"ε = {127.5 * eps:.3g}/255",
+        "pgd": f"ε = {255 * eps:.3g}/255",
+        "full": "ε = 1",
+    }
+    if not titles.keys() <= accuracy.keys():
+        return {}
+    return {"PGD to ε = 1": [(title, accuracy[name]) for name, title in titles.items()]}
+
+
+def _seen(zeros: pd.DataFrame | None) -> Check:
+    name = "The attacker sees a gradient"
+    if zeros is None:
+        return Check(name, None, "")
     share = float(zeros["zero"].sum() / max(1, zeros["open"].sum()))
     found = f"{100 * share:.1f} % of the gradient's values are exactly zero (up to {100 * ZERO_SHARE:.0f} % passes)"
-    return Check("The attacker sees a gradient", share <= ZERO_SHARE, found, advice)
+    return Check(name, share <= ZERO_SHARE, found, WIDE)
 
 
-def _order(name: str, accuracy: Sequence[tuple[str, float]], advice: str) -> Check:
-    """Passes while no accuracy is above one before it by more than TOLERANCE. accuracy: (title, share)."""
-    values = [value for _, value in accuracy]
-    passed = all(later <= min(values[:place]) + TOLERANCE for place, later in enumerate(values) if place)
-    found = ", ".join(f"{title}: {100 * value:.1f} %" for title, value in accuracy)
-    return Check(name, passed, found, advice)
+def _falls(curves: Mapping[str, Curve]) -> Check:
+    """Passes while no attack leaves more right at a larger ε, by more than TOLERANCE."""
+    name, advice = (
+        "Accuracy does not rise with ε",
+        "Give the attack more steps or smaller ones: it gets lost in the larger ball.",
+    )
+    if not curves:
+        return Check(name, None, "")
+    passed = {title: _descends([value for _, value in curve]) for title, curve in curves.items()}
+    # the evidence against it first
+    said = [f"{title}: {_listed(curves[title])}" for title in sorted(curves, key=passed.get)]
+    return Check(name, all(passed.values()), "; ".join(said), advice)
 
 
-def _bounded(full: float, classes: int, advice: str) -> Check:
+def _order(name: str, accuracy: Mapping[str, float], titles: Mapping[str, str], advice: str) -> Check:
+    """Passes while the later of these accuracies is not above the earlier by more than TOLERANCE."""
+    if not titles.keys() <= accuracy.keys():
+        return Check(name, None, "")
+    found = [(title, accuracy[one]) for one, title in titles.items()]
+    return Check(name, _descends([value for _, value in found]), _listed(found), advice)
+
+
+def _descends(values: Sequence[float]) -> bool:
+    return all(later <= min(values[:place]) + TOLERANCE for place, later in enumerate(values) if place)
+
+
+def _listed(curve: Curve) -> str:
+    return ", ".join(f"{title} {100 * value:.1f} %" for title, value in curve)
+
+
+def _bounded(full: float | None, classes: int) -> Check:
     """With ε = 1 any image can be made of any other: what is still right then was not attacked."""
+    name = "Without bounds nothing is left"
+    if full is None:
+        return Check(name, None, "")
     found = f"PGD at ε = 1 leaves {100 * full:.1f} % right; guessing gets {100 / classes:.1f} %"
-    return Check("Without bounds nothing is left", full <= 1 / classes + TOLERANCE, found, advice)
+    return Check(name, full <= 1 / classes + TOLERANCE, found, WIDE)
 
 
-def _beats_noise(accuracy: Mapping[str, float], advice: str) -> Check:
-    clean, noise, pgd = (accuracy[name] for name in ("clean", "uniform", "pgd"))
-    found = f"uniform noise: {100 * noise:.1f} %, PGD: {100 * pgd:.1f} %, clean: {100 * clean:.1f} %"
-    name = "The attack beats random noise of the same size"
+def _beats_noise(accuracy: Mapping[str, float]) -> Check:
+    name, names = "The attack beats random noise of the same size", ("clean", "uniform", "pgd")
+    if not set(names) <= accuracy.keys():
+        return Check(name, None, "")
+    clean, noise, pgd = (accuracy[one] for one in names)
+    found = _listed([("clean", clean), ("uniform noise", noise), ("PGD", pgd)])
     if pgd >= noise and clean - pgd <= TOLERANCE:
         return Check(name, None, found, "Nothing is lost at this ε: choose a larger one.")
-    return Check(name, pgd < noise, found, advice)
+    return Check(name, pgd < noise, found, WIDE)
 
 
 def artefact(checks: list[Check]) -> bool:

@@ -1,0 +1,69 @@
+"""Which networks stand beside each other on the page Baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import streamlit as st
+
+from engine.checkpoint import Checkpoint, CheckpointError
+from engine.comparison import BASELINES
+
+from . import compare_measured, family, models
+from .session import View
+
+
+def choose(view: View) -> tuple[dict[str, View], list[str]]:
+    """The networks chosen, by the name they have on the page, on test samples alike; a sentence for each that cannot be
+    shown."""
+    available = models.names()
+    related = family.of(view.name, available)
+    titles = {model: BASELINES[key] for key, model in related.items()}
+    key = view.key("networks")
+    if any(name not in available for name in st.session_state.get(key, ())):  # deleted meanwhile
+        st.session_state[key] = [name for name in st.session_state[key] if name in available]
+    chosen = st.multiselect(
+        "Networks",
+        available,
+        default=list(titles) or [view.name],
+        key=key,
+        bind="query-params",
+        format_func=lambda name: f"{titles[name]} ({name})" if name in titles else name,
+        help="At first those that were trained together with the network in the sidebar. Any other can be put beside them.",
+    )
+    checkpoints, told = _opened(view, chosen)
+    named = {titles.get(name, name): name for name in chosen if name in checkpoints}
+    found, missing = compare_measured.views(
+        {title: checkpoints[name] for title, name in named.items()}, named, alike=True
+    )
+    return found, [*told, *missing]
+
+
+def _opened(view: View, chosen: Sequence[str]) -> tuple[dict[str, Checkpoint], list[str]]:
+    """Each as its file says; the one in the sidebar as it was set there."""
+    found, told = {}, []
+    for name in chosen:
+        try:
+            checkpoint = view.checkpoint if name == view.name else models.open_model(name)
+        except CheckpointError as error:
+            told.append(f"{error}.")
+            continue
+        if checkpoint.model is None:
+            told.append(f"{name} holds γ alone: there is no network to run.")
+        else:
+            found[name] = checkpoint
+    return found, told
+
+
+def cautions(found: Mapping[str, View]) -> list[str]:
+    """What cannot be compared between these networks, in sentences."""
+    data = {}
+    for name, view in found.items():
+        data.setdefault(view.data.title, []).append(name)
+    if len(data) < 2:
+        return []
+    said = "; ".join(f"{', '.join(names)}: {title}" for title, names in data.items())
+    return [
+        f"These networks learned different data ({said}). Each is measured on its own test samples, so what can be compared "
+        "is how their curves run, not how high."
+    ]

@@ -1,0 +1,57 @@
+"""Networks that belong together: a BNTT network, the baselines trained beside it, its ordinary twin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from engine import run_library
+from engine.analysis import transfer
+from engine.checkpoint import CheckpointError
+from engine.comparison import BASELINES, is_twin
+
+from . import models, session
+from .session import View
+
+
+def of(name: str, available: Sequence[str]) -> dict[str, str]:
+    """Baseline (a key of BASELINES) → model, of the networks that were trained together with the one called `name`.
+
+    `python -m engine compare` makes a folder of runs that are named after their baseline; bundled networks have the
+    baseline behind their name, and none for BNTT. Empty where nothing tells.
+    """
+    place = PurePosixPath(name)
+    if place.parts[0] == "bundled":
+        stem, _, last = place.name.rpartition("-")
+        first = stem if last in BASELINES else place.name
+        wanted = {key: f"bundled/{first}" + ("" if key == "bntt" else f"-{key}") for key in BASELINES}
+    elif place.parts[0] == "runs" and place.name in BASELINES:
+        wanted = {key: str(place.parent / key) for key in BASELINES}
+    else:
+        return {}
+    return {key: model for key, model in wanted.items() if model in available}
+
+
+def twin(view: View) -> View | None:
+    """The ordinary network with the layers of `view`'s, trained on the same data, on the same samples; None where there is
+    none that takes the same images."""
+    checkpoint = view.checkpoint
+    for name in [*filter(None, [of(view.name, models.names()).get("ann")]), *_trained(view)]:
+        try:
+            other = models.open_model(name)
+        except CheckpointError:
+            continue  # deleted at this moment, or damaged: its own pages say so
+        if other.model is None or other.dataset != checkpoint.dataset or not is_twin(other.config, checkpoint.config):
+            continue
+        if transfer.same_images(other.model, checkpoint.model):
+            return session.view(name, other, view.data, 0, len(view.labels))
+    return None
+
+
+def _trained(view: View) -> list[str]:
+    """Runs whose settings say that they are such a twin."""
+    return [
+        f"runs/{run.name}"
+        for run in run_library.list_runs(models.runs_folder())
+        if run.recipe.dataset == view.checkpoint.dataset and is_twin(run.config, view.checkpoint.config)
+    ]

@@ -1,0 +1,38 @@
+"""BNTT beside the networks it is compared with: over time, under noise, under attacks."""
+
+import streamlit as st
+
+from dashboard import baseline_panels, beside, transfer_panel
+from dashboard.charts import run_looks
+from dashboard.session import current
+
+view = current()
+st.title("Baselines", anchor=False)
+st.markdown(
+    "BNTT beside the networks that the paper compares it with: no normalisation, one BatchNorm, conversion, an ordinary "
+    "network. The same test samples for all."
+)
+found, told = beside.choose(view)
+for sentence in [*told, *beside.cautions(found)]:
+    st.warning(sentence)
+if len(found) < 2:
+    st.info(
+        "It takes two networks. This one has no baselines beside it: choose others above, or train BNTT and every baseline "
+        f"alike by `python -m engine compare --dataset {view.checkpoint.dataset or 'NAME'} --out runs/baselines`."
+    )
+if not found:
+    st.stop()
+before = st.session_state.get("baseline_colours", {})
+st.session_state["baseline_colours"] = kept = run_looks.places(found, before)
+with st.container(key="over_time"):
+    baseline_panels.over_time(found, kept)
+st.subheader("Under noise and attacks", anchor=False)
+how = baseline_panels.settings(found)
+for kinds in (("gaussian", "fgsm"), ("pgd",)):
+    for column, kind in zip(st.columns(2), kinds):
+        with column, st.container(key=f"under_{kind}"):
+            baseline_panels.disturbed(found, kind, how, kept)
+with st.container(key="transfer_matrix"):
+    transfer_panel.section(found, how)
+with st.container(key="trusted"):
+    transfer_panel.trusted(found, how)
