@@ -41,7 +41,7 @@ def settings(found: Mapping[str, View]) -> Settings:
     available = min(len(view.labels) for view in found.values())
     one, two, three, _ = st.columns([2, 2, 2, 3])
     samples = one.number_input(
-        *("Samples to disturb", 1, available, min(100, available), 50),
+        *("Samples to disturb", 1, available, min(50, available), 50),
         key="baseline_samples",
         bind="query-params",
         help=f"The first so many of the {available:,} test samples. More narrow the intervals, and take longer.",

@@ -28,7 +28,7 @@ def choose(view: View) -> tuple[dict[str, View], list[str]]:
         default=list(titles) or [view.name],
         key=key,
         bind="query-params",
-        format_func=lambda name: f"{titles[name]} ({name})" if name in titles else name,
+        format_func=lambda name: titles.get(name, name),
         help="At first those that were trained together with the network in the sidebar. Any other can be put beside them.",
     )
     checkpoints, told = _opened(view, chosen)

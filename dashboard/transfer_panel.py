@@ -104,11 +104,11 @@ def _draw(found: Mapping[str, View], jobs: Mapping[str, Job], attack: Attack, ho
     show.chart(charts.transfer(table), table, "baseline_transfer", "Accuracy of each network on images made on each.")
     st.caption(
         f"Right answers (%) on the first {how.samples} test samples under {attack.label}; the diagonal is the direct attack. "
-        + _said(table)
+        + fooled_by_others(table)
     )
 
 
-def _said(table: pd.DataFrame) -> str:
+def fooled_by_others(table: pd.DataFrame) -> str:
     """Whom another network's images fool more than its own."""
     by = table.set_index(["made_on", "tried_on"])["accuracy"]
     worse = []

@@ -2,21 +2,24 @@
 
 import streamlit as st
 
-from dashboard import baseline_panels, beside, transfer_panel
+from dashboard import baseline_panels, beside, show, transfer_panel
 from dashboard.charts import run_looks
 from dashboard.session import current
 
 view = current()
-st.title("Baselines", anchor=False)
-st.markdown(
+show.heading(
+    "Baselines",
+    view,
     "BNTT beside the networks that the paper compares it with: no normalisation, one BatchNorm, conversion, an ordinary "
-    "network. The same test samples for all."
+    "network. The same test samples for all.",
 )
+if view.checkpoint.model is None:
+    show.needs_network(view, "A comparison")
 found, told = beside.choose(view)
 for sentence in [*told, *beside.cautions(found)]:
     st.warning(sentence)
 if len(found) < 2:
-    st.info(
+    st.markdown(
         "It takes two networks. This one has no baselines beside it: choose others above, or train BNTT and every baseline "
         f"alike by `python -m engine compare --dataset {view.checkpoint.dataset or 'NAME'} --out runs/baselines`."
     )

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import show, work
 from engine import ModelConfig, build_model, bundled, connection, load_checkpoint, save_checkpoint
-from engine.analysis import activity, early_exit, gamma, robustness, verdict
+from engine.analysis import activity, early_exit, evaluation, gamma, robustness, verdict
 from engine.analysis.evaluation import evaluate_rows
 from engine.analysis.robustness import attack_rows
 from engine.attacks import KINDS, Attack, Attacker
@@ -28,8 +28,9 @@ TITLES = {
     "spikes": "Spikes",
     "early_exit": "Early exit",
     "robustness": "Robustness",
+    "baselines": "Baselines",
 }
-NEED_A_NETWORK = ("spikes", "early_exit", "robustness")
+NEED_A_NETWORK = ("spikes", "early_exit", "robustness", "baselines")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -129,7 +130,10 @@ def test_page_opens_and_fills(page, model):
     assert model in said(app)
     finished(app)
     assert not app.error and not app.info
-    assert app.get("plotly_chart"), "something is drawn"
+    if (page, model) == ("baselines", "runs/hundred"):  # it compares on a network's own data alone
+        assert ["CIFAR-100, which is not here" in box.value for box in app.main.warning] == [True]
+    else:
+        assert app.get("plotly_chart"), "something is drawn"
 
 
 @pytest.mark.parametrize("page", TITLES)
@@ -569,25 +573,41 @@ def test_every_disturbance_runs(kind):
 
 
 def test_verdict_on_a_sweep(runs):
-    """An untrained network has nothing to attack; the evidence is the engine's own, to the digit."""
+    """It comes unasked; the evidence is the engine's own, to the digit."""
     app = opened("robustness", attacks="FGSM", epsilon="30", samples="4", encodings="1")
     run_button(app).click().run()
-    finished(app)
-    app.button(key="run_verdict").click().run()
+    finished(app)  # the sweep; the verdict begins with its last point
     finished(app)
     checkpoint, (pixels, labels) = checkpoint_of("runs/tiny", runs), get("digits").load("test")
     shared = {"pixels": pixels, "labels": labels, "mean": checkpoint.mean, "std": checkpoint.std, "seed": 0}
     shared["model"] = checkpoint.model
-    accuracy = {
-        name: attack_rows(attack, 0, 4, **shared).accuracy()["accuracy"].iloc[-1]
+    measured = {
+        name: (attack, attack_rows(attack, 0, 4, **shared).accuracy()["accuracy"].iloc[-1])
         for name, attack in verdict.attacks(30 / 255, Attacker()).items()
     }
+    accuracy = {name: value for name, (_, value) in measured.items()}
+    _, curves = verdict.of_sweep(dict([measured["clean"], measured["fgsm"]]), 30 / 255, Attacker())
     zeros = verdict.zero_gradients(Attacker(), 0, 4, **shared)
-    checks = verdict.verdict(accuracy, zeros, 30 / 255, 10)
+    checks = verdict.verdict(accuracy, zeros, 30 / 255, 10, curves=curves)
     (evidence,) = (table.value for table in app.main.dataframe if "Measured" in table.value)
     assert evidence["Measured"].tolist() == [check.found for check in checks]
     told = [*app.main.error, *app.main.success, *app.main.info]
     assert len(told) == 1 and ("probably an artefact" in told[0].value) == verdict.artefact(checks)
+
+
+def test_a_costly_verdict_is_asked_for(runs, monkeypatch):
+    """What the sweep's own points and one look at the gradients tell is there; the rest has a button."""
+    monkeypatch.setattr(evaluation, "affordable", lambda config: 100)
+    app = opened("robustness", attacks="FGSM", epsilon="31", samples="3", encodings="1")
+    run_button(app).click().run()
+    finished(app)
+    finished(app)
+    (evidence,) = (table.value for table in app.main.dataframe if "Measured" in table.value)
+    made = evidence.set_index("Check")["Measured"] != ""
+    assert made[made].index.tolist() == ["The attacker sees a gradient", "Accuracy does not rise with ε"]
+    healthy(app.button(key="run_verdict").click().run())
+    (evidence,) = (table.value for table in finished(app).main.dataframe if "Measured" in table.value)
+    assert (evidence["Measured"] != "").sum() == 7 and "run_verdict" not in [button.key for button in app.button]
 
 
 def test_verdict_is_for_attacks_alone():
