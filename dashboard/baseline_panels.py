@@ -124,9 +124,8 @@ def disturbed(found: Mapping[str, View], kind: str, how: Settings, kept: Mapping
     does = KINDS[kind]
     st.markdown(f"**{does.label}**", help=does.about)
     asked = Sweep([CLEAN, *(Attack(kind, s) for s in STRENGTHS[kind])], how.samples, how.seed, how.encodings)
-    passes = f"{asked.passes * len(found):,} passes through the networks"
     submit = compare_measured.sweeps(found, asked)
-    said = f"{len(STRENGTHS[kind])} strengths on {how.samples} samples of each network, {passes}."
+    said = f"{asked.passes * len(found):,} passes through the networks."
     jobs = together.asked(f"measure_{kind}", "Measure", "Disturbing", submit, said)
     if not jobs:
         return

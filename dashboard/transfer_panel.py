@@ -42,7 +42,7 @@ def section(found: Mapping[str, View], how: Settings) -> None:
         bind="query-params",
     )
     eps = two.number_input(
-        *("ε in 1/255", 0.1, 255.0, 8.0, 1.0),
+        *("ε in 1/255", 0.1, 255.0, 16.0, 1.0),
         format="%g",
         key="transfer_eps",
         bind="query-params",

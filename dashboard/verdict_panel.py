@@ -167,7 +167,7 @@ def _answer(checks: Sequence[Check], of: Checks) -> None:
         )
     else:
         unclear = sum(check.passed is None for check in measured)
-        said = [f"{len(measured) - unclear} checks passed"]
+        said = [f"{len(measured) - unclear} of {len(checks)} checks passed"]
         said += [f"{unclear} could not tell"] * bool(unclear)
         said += [f"{len(checks) - len(measured)} not made"] * (len(measured) < len(checks))
         st.info(f"{', '.join(said)}: see the evidence.", icon=":material/help:")

@@ -31,10 +31,9 @@ with st.container(key="over_time"):
     baseline_panels.over_time(found, kept)
 st.subheader("Under noise and attacks", anchor=False)
 how = baseline_panels.settings(found)
-for kinds in (("gaussian", "fgsm"), ("pgd",)):
-    for column, kind in zip(st.columns(2), kinds):
-        with column, st.container(key=f"under_{kind}"):
-            baseline_panels.disturbed(found, kind, how, kept)
+for column, kind in zip(st.columns(len(baseline_panels.STRENGTHS)), baseline_panels.STRENGTHS):
+    with column, st.container(key=f"under_{kind}"):
+        baseline_panels.disturbed(found, kind, how, kept)
 with st.container(key="transfer_matrix"):
     transfer_panel.section(found, how)
 with st.container(key="trusted"):

@@ -10,6 +10,7 @@ from .lines import layer_lines
 from .run_looks import short
 
 SPIKES = "spikes a sample, per timestep"
+CLEAN = "no attack"
 
 
 def spikes_over_time(frame: pd.DataFrame, top: float | None = None) -> go.Figure:
@@ -27,18 +28,23 @@ def spikes_over_time(frame: pd.DataFrame, top: float | None = None) -> go.Figure
 
 
 def transfer(table: pd.DataFrame) -> go.Figure:
-    """Accuracy of each network on the images made on each, as a map: weaker defences are paler.
+    """Accuracy of each network on the images made on each, as a map: what fools more is paler. The first row is of images
+    that nobody changed.
 
     table: made_on, tried_on, accuracy, low, high, clean (0 … 1), samples; pairs that are not known yet may be missing.
     """
     if table.empty or not table["accuracy"].notna().any():
         return theme.empty("No images made yet")
     made, tried = (list(dict.fromkeys(table[name])) for name in ("made_on", "tried_on"))
-    percent, details = np.full((len(made), len(tried)), np.nan), np.full((len(made), len(tried), 4), np.nan)
+    if table["clean"].notna().any():
+        clean = table.drop_duplicates("tried_on").assign(made_on=CLEAN, low=np.nan, high=np.nan)
+        made, table = [CLEAN, *made], pd.concat([clean.assign(accuracy=clean["clean"]), table])
+    percent, said = np.full((len(made), len(tried)), np.nan), np.full((len(made), len(tried)), "", dtype=object)
     for row in table.itertuples():
         at = made.index(row.made_on), tried.index(row.tried_on)
         percent[at] = 100 * row.accuracy
-        details[at] = 100 * row.low, 100 * row.high, 100 * row.clean, row.samples
+        if row.made_on != CLEAN:
+            said[at] = f", 95 % interval {100 * row.low:.1f} to {100 * row.high:.1f}<br>{row.samples:,} samples"
     # x labels are tilted where they would overlap: their room is below the plot
     fig = theme.figure(44 * len(made) + 150, f"transfer {len(made)} × {len(tried)}")
     fig.add_heatmap(
@@ -56,9 +62,8 @@ def transfer(table: pd.DataFrame) -> go.Figure:
         hoverongaps=False,
         texttemplate="%{z:.0f}",
         textfont=dict(size=13),
-        customdata=details,
-        hovertemplate="made on %{y}, tried on %{x}<br>%{z:.1f} %, 95 % interval %{customdata[0]:.1f} to %{customdata[1]:.1f}"
-        "<br>without attack %{customdata[2]:.1f} %<br>%{customdata[3]:,.0f} samples<extra></extra>",
+        text=said,
+        hovertemplate="made on %{y}, tried on %{x}<br>%{z:.1f} %%{text}<extra></extra>",
     )
     names = short(made, 16), short(tried, 16)
     labels = dict(tickmode="array", showgrid=False, fixedrange=True, ticks="")

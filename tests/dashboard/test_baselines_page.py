@@ -119,7 +119,11 @@ def test_transfer_matrix_is_the_engines(runs):
         Target(checkpoint.model, checkpoint.mean, checkpoint.std, 1 if name == "ann" else 2)
         for name, (checkpoint, _) in opened_networks.items()
     ]
-    expected = []
+    clean = [
+        attack_rows(Attack("gaussian", 0.0), 0, SAMPLES, model=c.model, encodings=target.encodings, **shared)
+        for (c, shared), target in zip(opened_networks.values(), targets)
+    ]
+    expected = [[100 * result.accuracy()["accuracy"].iloc[-1] for result in clean]]
     for checkpoint, shared in opened_networks.values():
         answers = transfer_rows(Attack("fgsm", 30 / 255), 0, SAMPLES, model=checkpoint.model, targets=targets, **shared)
         expected.append(100 * transfer.accuracies(answers)["accuracy"])
