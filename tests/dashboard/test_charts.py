@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dashboard.charts import early_exit, exit_rules, gamma, robustness, spikes, theme
+from dashboard.charts import baselines, early_exit, exit_rules, gamma, robustness, spikes, theme
 
 T, CHANNELS = 25, 12
 LAYERS = ["conv1", "conv2", "conv3", "fc1"]
@@ -107,6 +107,13 @@ def disturbed_frame(steps: int = T) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["step", "share", "condition"])
 
 
+def transfer_frame() -> pd.DataFrame:
+    rows = [
+        (a, b, share, share - 0.1, share + 0.1, 0.9, 50) for share, (a, b) in zip((0.2, 0.8, 0.7), ("xx", "xy", "yx"))
+    ]
+    return pd.DataFrame(rows, columns=["made_on", "tried_on", "accuracy", "low", "high", "clean", "samples"])
+
+
 @cache
 def every_chart(steps: int) -> dict:
     """Each chart drawn on data with the given T."""
@@ -137,6 +144,8 @@ def every_chart(steps: int) -> dict:
         "disturbed_exits": exit_rules.disturbed_exits(disturbed_frame(steps), steps),
         "sweep": robustness.sweep(sweep_frame(), "ε (1/255)", 0.95, 0.1),
         "exit_curves": robustness.exit_curves(curve_frame(steps)),
+        "spikes_over_time": baselines.spikes_over_time(layer_frame("spikes", steps), 900.0),
+        "transfer": baselines.transfer(transfer_frame()),
     }
 
 
@@ -192,6 +201,8 @@ def test_every_chart_draws_at_any_length(steps):
         ("energy_by_layer", "energy per sample (nJ)", None),
         ("sweep", "ε (1/255)", "accuracy (%)"),
         ("exit_curves", "exit step t", "accuracy (%)"),
+        ("spikes_over_time", "timestep t", "spikes a sample, per timestep"),
+        ("transfer", "tried on", "made on"),
     ],
 )
 def test_axes_say_what_and_in_which_unit(name, x, y):
@@ -231,6 +242,9 @@ def test_every_hover_text_is_ours(name):
         lambda none: exit_rules.disturbed_exits(none, 3),
         lambda none: robustness.sweep(none, "σ", None, None),
         lambda none: robustness.exit_curves(none),
+        lambda none: baselines.spikes_over_time(none),
+        lambda none: baselines.transfer(none),
+        lambda none: baselines.transfer(transfer_frame().assign(accuracy=np.nan)),
         lambda none: gamma.mean_curves(layer_frame().assign(value=np.nan), "mean γ", 0.1, 3),
         lambda none: spikes.firing_rates(layer_frame("rate").assign(rate=np.nan), 3),
         lambda none: early_exit.accuracy_curve(exit_frame().assign(accuracy=np.nan), 1, 1),
@@ -708,3 +722,22 @@ def test_disturbed_exits_stand_beside_the_clean_ones():
     one, other = exit_rules.disturbed_exits(disturbed_frame(4), 4).data
     assert (one.name, other.name) == ("clean", "Gaussian σ = 0.2")
     np.testing.assert_allclose(one.y, [25] * 4)
+
+
+# ---- BNTT beside its baselines
+
+
+def test_panels_of_spikes_share_their_axis():
+    fig = baselines.spikes_over_time(layer_frame("spikes"), 900.0)
+    assert fig.layout.yaxis.range[1] > 900 and fig.layout.yaxis.range[0] < 0
+
+
+def test_transfer_shows_clean_images_first_and_leaves_gaps():
+    (cells,) = baselines.transfer(transfer_frame()).data
+    expected = [[90.0, 90.0], [20.0, 80.0], [70.0, np.nan]]
+    np.testing.assert_allclose(cells.z, expected)
+    assert (
+        cells.text[1][0] == ", 95 % interval 10.0 to 30.0<br>50 samples" and cells.text[0][0] == cells.text[2][1] == ""
+    )
+    fig = baselines.transfer(transfer_frame().assign(clean=np.nan))
+    assert fig.layout.yaxis.ticktext == ("x", "y") and fig.layout.xaxis.ticktext == ("x", "y")
