@@ -9,16 +9,15 @@ import pandas as pd
 import streamlit as st
 
 from engine.analysis import evaluation
-from engine.attacks import KINDS, Attack
+from engine.attacks import CLEAN, KINDS, Attack
 from engine.job import Job
 
 from . import compare_measured, show, together, work
+from .charts import axes, comparison
 from .charts import baselines as charts
-from .charts import comparison
 from .session import View
 from .sweep_settings import Sweep
 
-CLEAN = Attack("gaussian", 0.0)
 STRENGTHS = {
     "gaussian": [0.1, 0.2, 0.3, 0.4, 0.5],
     "fgsm": [eps / 255 for eps in (4, 8, 16, 32)],
@@ -76,9 +75,7 @@ def _over_time(found: Mapping[str, View], jobs: Mapping[str, Job], kept: Mapping
     left, right = st.columns([3, 2])
     with left:
         st.markdown("**Accuracy when leaving after t**, with 95 % intervals")
-        show.chart(
-            comparison.exit_curves(table, kept), table, "baseline_exits", "Accuracy at each exit step, by network."
-        )
+        _exit_curves(found, table, kept)
     with right:
         st.markdown("**Accuracy at T against energy**")
         last = table.groupby("run", sort=False).tail(1)
@@ -86,6 +83,17 @@ def _over_time(found: Mapping[str, View], jobs: Mapping[str, Job], kept: Mapping
         show.chart(figure, last, "baseline_energy", "Accuracy at T against the energy of a sample, by network.")
     st.dataframe(compare_measured.at_end(table, "Network"), hide_index=True, height="content")
     _spikes(found, jobs)
+
+
+def _exit_curves(found: Mapping[str, View], table: pd.DataFrame, kept: Mapping[str, int]) -> None:
+    """Of spiking networks; an ordinary one has no exit steps and is a line across."""
+    ordinary = [name for name, view in found.items() if view.checkpoint.config.kind == "ann"]
+    figure = comparison.exit_curves(table[~table["run"].isin(ordinary)], kept)
+    for name in ordinary:
+        accuracy = 100 * table[table["run"] == name]["accuracy"].max()
+        if len(ordinary) < len(found):
+            axes.reference_line(figure, accuracy, f"{name} {accuracy:.1f} %")
+    show.chart(figure, table, "baseline_exits", "Accuracy at each exit step, by network.")
 
 
 def _spikes(found: Mapping[str, View], jobs: Mapping[str, Job]) -> None:
@@ -125,7 +133,8 @@ def disturbed(found: Mapping[str, View], kind: str, how: Settings, kept: Mapping
     st.markdown(f"**{does.label}**", help=does.about)
     asked = Sweep([CLEAN, *(Attack(kind, s) for s in STRENGTHS[kind])], how.samples, how.seed, how.encodings)
     submit = compare_measured.sweeps(found, asked)
-    said = f"{asked.passes * len(found):,} passes through the networks."
+    passes = sum(asked.passes(view.checkpoint.config.random_input) for view in found.values())
+    said = f"{passes:,} passes through the networks."
     jobs = together.asked(f"measure_{kind}", "Measure", "Disturbing", submit, said)
     if not jobs:
         return
@@ -144,9 +153,12 @@ def _caption(kind: str, how: Settings, found: Mapping[str, View]) -> str:
     data = ", ".join(dict.fromkeys(view.data.title for view in found.values()))
     said = f"Accuracy at T on the first {how.samples} test samples of {data}"
     attack = Attack(kind, STRENGTHS[kind][-1])
+    random = any(view.checkpoint.config.random_input for view in found.values())
     if attack.does.family == "gradient":
         steps = f"{attack.taken} steps of 2.5·ε/{attack.taken}, " if attack.taken else ""
-        said += f"; {steps}gradient straight through the code, mean of {attack.attacker.draws} encodings"
-    random = any(view.checkpoint.config.random_input for view in found.values())
+        code = (
+            f"gradient straight through the code, mean of {attack.attacker.draws} encodings" if random else "gradient"
+        )
+        said += f"; {steps}{code}"
     shown = f", mean over {how.encodings} random encodings" if random and how.encodings > 1 else ""
     return f"{said}{shown}; bars: 95 % Wilson intervals; seed {how.seed}."

@@ -20,12 +20,10 @@ def choose(view: View) -> tuple[dict[str, View], list[str]]:
     related = family.of(view.name, available)
     titles = {model: BASELINES[key] for key, model in related.items()}
     key = view.key("networks")
-    if any(name not in available for name in st.session_state.get(key, ())):  # deleted meanwhile
-        st.session_state[key] = [name for name in st.session_state[key] if name in available]
     chosen = st.multiselect(
         "Networks",
         available,
-        default=list(titles) or [view.name],
+        default=list(titles) or [name for name in (view.name,) if name in available],
         key=key,
         bind="query-params",
         format_func=lambda name: titles.get(name, name),

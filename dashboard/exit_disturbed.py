@@ -10,6 +10,7 @@ from engine.analysis.energy import Constants
 from engine.analysis.evaluation import Evaluation
 from engine.analysis.exit_rules import Outcome
 from engine.analysis.robustness import ATTACKS, Attack
+from engine.attacks import CLEAN
 from engine.jobs import Job
 
 from . import show, start, work
@@ -17,7 +18,6 @@ from .charts import exit_rules as charts
 from .knobs import Knobs, Number
 from .session import View
 
-CLEAN = Attack("gaussian", 0.0)
 _STRENGTHS = {
     "gaussian": (Number("σ", 0.001, 10.0, 0.05, "Standard deviation of the noise; pixels run from 0 to 1."), 0.2, 1),
     "fgsm": (Number("ε in 1/255", 0.01, 255.0, 1.0, "Largest change of any pixel, in steps of 1/255."), 8.0, 255),
@@ -69,7 +69,7 @@ def _job(view: View, attack: Attack, samples: int) -> Job | None:
     """A button to run it, and the run; None if it never ran."""
     clicked = st.session_state.get("run_disturbed", False)
     job = work.sweep_job(view, [CLEAN, attack], samples, work.SEED, start=clicked)
-    passes = (CLEAN.passes + attack.passes) * samples
+    passes = (1 + attack.passes(view.checkpoint.config.random_input)) * samples
     said = f"{attack.label} on {samples} samples, {passes:,} passes through the network."
     if job is not None and job.state == "done":
         said = (

@@ -9,6 +9,7 @@ from engine import run_library
 from engine.analysis import transfer
 from engine.checkpoint import CheckpointError
 from engine.comparison import BASELINES, is_twin
+from engine.snn import ModelConfig
 
 from . import models, session
 from .session import View
@@ -25,17 +26,24 @@ def of(name: str, available: Sequence[str]) -> dict[str, str]:
         stem, _, last = place.name.rpartition("-")
         first = stem if last in BASELINES else place.name
         wanted = {key: f"bundled/{first}" + ("" if key == "bntt" else f"-{key}") for key in BASELINES}
-    elif place.parts[0] == "runs" and place.name in BASELINES:
+    elif place.parts[0] == "runs" and len(place.parts) > 2 and place.name in BASELINES:
         wanted = {key: str(place.parent / key) for key in BASELINES}
     else:
         return {}
     return {key: model for key, model in wanted.items() if model in available}
 
 
+def can_have_twin(config: ModelConfig) -> bool:
+    """Whether an ordinary network can see the same images: not those of a sequence or of events, and it is none itself."""
+    return config.kind != "ann" and config.encoding in ("poisson", "direct")
+
+
 def twin(view: View) -> View | None:
     """The ordinary network with the layers of `view`'s, trained on the same data, on the same samples; None where there is
     none that takes the same images."""
     checkpoint = view.checkpoint
+    if not can_have_twin(checkpoint.config):
+        return None
     for name in [*filter(None, [of(view.name, models.names()).get("ann")]), *_trained(view)]:
         try:
             other = models.open_model(name)
@@ -49,9 +57,11 @@ def twin(view: View) -> View | None:
 
 
 def _trained(view: View) -> list[str]:
-    """Runs whose settings say that they are such a twin."""
+    """Finished runs whose settings say that they are such a twin."""
     return [
         f"runs/{run.name}"
         for run in run_library.list_runs(models.runs_folder())
-        if run.recipe.dataset == view.checkpoint.dataset and is_twin(run.config, view.checkpoint.config)
+        if run.state == "finished"
+        and run.recipe.dataset == view.checkpoint.dataset
+        and is_twin(run.config, view.checkpoint.config)
     ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from engine.attacks import FOLLOWING, KINDS, Attack, Attacker
+from engine.attacks import CLEAN, FOLLOWING, KINDS, Attack, Attacker
 from engine.snn import SHAPES, ModelConfig, Surrogate
 
 OWN_STEPS = ("cw", "deepfool", "square", "fgsm", "autoattack")  # the field of steps is not theirs
@@ -30,10 +30,10 @@ class Sweep:
     seed: int
     encodings: int
 
-    @property
-    def passes(self) -> int:
-        """Forward passes it costs, a backward pass counted as two."""
-        return sum(attack.passes - 1 + self.encodings for attack in self.attacks) * self.samples
+    def passes(self, random: bool) -> int:
+        """Forward passes it costs on one network, a backward pass counted as two. random: whether its input is."""
+        encodings = self.encodings if random else 1
+        return sum(attack.passes(random) - 1 + encodings for attack in self.attacks) * self.samples
 
 
 def numbers(field: str, text: str, top: float) -> list[float]:
@@ -202,7 +202,7 @@ def _gradient(off: bool, random: bool, steps: int, draws: int) -> Attacker:
 
 def _attacks(kinds: list[str], strengths: dict, how: tuple[int, float, int, Attacker]) -> list[Attack]:
     taken, size, queries, attacker = how
-    attacks = [Attack("gaussian", 0.0)]
+    attacks = [CLEAN]
     for kind in kinds:
         name, text, top, scale = strengths[KINDS[kind].norm]
         steps = queries if kind == "square" else taken if kind in FOLLOWING and kind not in OWN_STEPS else None

@@ -15,7 +15,11 @@ class Together:
 
     def __init__(self, title: str, jobs: Mapping[str, Job]):
         self.title, self.jobs = title, jobs
-        self.key = " ".join(job.key for job in jobs.values())
+        self.key = " ".join(self.keys)
+
+    @property
+    def keys(self) -> list[str]:
+        return [job.key for job in self.jobs.values()]
 
     @property
     def state(self) -> str:

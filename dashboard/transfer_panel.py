@@ -8,25 +8,25 @@ import pandas as pd
 import streamlit as st
 
 from engine.analysis import robustness, transfer, verdict
-from engine.attacks import FOLLOWING, KINDS, Attack, Attacker
+from engine.attacks import CLEAN, FOLLOWING, KINDS, Attack, Attacker
 from engine.job import Job
 
 from . import family, show, together, verdict_panel, work
-from .baseline_panels import CLEAN, Settings
+from .baseline_panels import Settings
 from .charts import baselines as charts
 from .session import View
 from .verdict_panel import Checks
 
 OFFERED = [kind for kind in FOLLOWING if KINDS[kind].norm == "L∞" and kind != "autoattack"]
-MARKS = {True: "✓", False: "✗", None: "–"}
+MARKS = {True: "✓", False: "✗", None: "?"}
 
 
-def section(found: Mapping[str, View], how: Settings) -> None:
-    """The transfer matrix on a button."""
+def section(found: Mapping[str, View], how: Settings) -> float:
+    """The transfer matrix on a button; the ε that was chosen for it, 0 … 1."""
     st.subheader(
         "Do attacks carry over?",
         anchor=False,
-        help="Adversarial images are made with the gradient of one network and shown to every other (Papernot et al., arXiv "
+        help="Adversarial images are made to fool one network and shown to every other (Papernot et al., arXiv "
         "1605.07277).",
     )
     alike, told = _alike(found)
@@ -50,7 +50,7 @@ def section(found: Mapping[str, View], how: Settings) -> None:
     )
     if len(alike) < 2:
         st.markdown("It takes two networks that see the same images.")
-        return
+        return eps / 255
     attack, views = Attack(kind, eps / 255), list(alike.values())
     submit = {f"made on {name}": _made_on(view, attack, how, views) for name, view in alike.items()}
     submit |= {f"clean, {name}": _clean(view, how) for name, view in alike.items()}
@@ -60,6 +60,7 @@ def section(found: Mapping[str, View], how: Settings) -> None:
         work.live(
             together.Together("Making and trying images", jobs), lambda: _draw(alike, jobs, attack, how), retry=False
         )
+    return eps / 255
 
 
 def _alike(found: Mapping[str, View]) -> tuple[dict[str, View], list[str]]:
@@ -97,7 +98,7 @@ def _draw(found: Mapping[str, View], jobs: Mapping[str, Job], attack: Attack, ho
         if job is not None and job.state == "done":
             encodings = robustness.encodings_shown(view.checkpoint.config, how.encodings)
             parts = robustness.sweep_parts(view.checkpoint.config, [CLEAN], how.samples, encodings)
-            clean[name] = verdict_panel.at_end(dict(work.sweep_results(job, parts))[CLEAN])
+            clean[name] = float(robustness.answers(dict(work.sweep_results(job, parts))[CLEAN], encodings).mean())
     table = transfer.matrix(answers, clean, list(found))
     if table.empty:
         return
@@ -131,14 +132,14 @@ def fooled_by_others(table: pd.DataFrame) -> str:
 # ------------------------------------------------------------------------------------------------- can it be trusted
 
 
-def trusted(found: Mapping[str, View], how: Settings) -> None:
-    """The checks of the attacker on every network, on one button."""
+def trusted(found: Mapping[str, View], how: Settings, eps: float) -> None:
+    """The checks of the attacker on every network at ε, 0 … 1, on one button."""
     st.subheader("Is this robustness real?", anchor=False, help=verdict_panel.WHAT)
     samples = min(verdict_panel.MOST, how.samples)
     checks = {
         name: Checks(
             view,
-            verdict_panel.USUAL,
+            eps,
             Attacker(),
             samples,
             how.seed,
@@ -149,7 +150,7 @@ def trusted(found: Mapping[str, View], how: Settings) -> None:
     }
     submit = {f"{name} {part}": one for name, of in checks.items() for part, one in of.submit().items()}
     passes = sum(of.passes for of in checks.values())
-    said = f"Eight checks of the attacker on {samples} samples at ε = 8/255, {passes:,} passes through the networks."
+    said = f"Eight checks of the attacker (of an ANN seven) on {samples} samples at ε = {255 * eps:.3g}/255, {passes:,} passes through the networks."
     jobs = together.asked("measure_trust", "Check", "Checking the attacker", submit, said)
     if not jobs:
         return
@@ -166,34 +167,29 @@ def trusted(found: Mapping[str, View], how: Settings) -> None:
 def _verdicts(results: Mapping[str, list[verdict.Check]]) -> None:
     """A row a check, a column a network; the evidence below."""
     names = list(dict.fromkeys(check.name for checks in results.values() for check in checks))
-    marks = {
-        network: [MARKS[{c.name: c.passed for c in checks}.get(name)] for name in names]
-        for network, checks in results.items()
-    }
-    st.dataframe(
-        pd.DataFrame({"Check": names, **marks}),
-        hide_index=True,
-        height="content",
-        column_config={"Check": {"pinned": True}},
-    )
+    marks = {}
+    for network, checks in results.items():
+        by_name = {check.name: check for check in checks}
+        marks[network] = [_mark(by_name.get(name)) for name in names]
+    table = pd.DataFrame({"Check": names, **marks})
+    st.dataframe(table, hide_index=True, height="content", column_config={"Check": {"pinned": True}})
+    st.caption("✓ passed · ✗ failed · ? cannot tell · – not measured, or not for this network")
     failed = [network for network, checks in results.items() if verdict.artefact(checks)]
     if failed:
         st.error(
-            f"**Probably an artefact**: what the attacks left of {', '.join(failed)}. The evidence says which check failed and "
-            "what to try.",
+            f"**Probably an artefact**: what the attacks left of {', '.join(failed)}. The evidence says which check failed "
+            "and what to try.",
             icon=":material/report:",
         )
     evidence = [
-        {
-            "Network": network,
-            "Check": check.name,
-            "Result": MARKS[check.passed],
-            "Measured": check.found,
-            "What to try": "" if check.passed else check.advice,
-        }
+        {"Network": network} | row
         for network, checks in results.items()
-        for check in checks
-        if check.found or check.advice
+        for row in verdict_panel.table(checks).to_dict("records")
+        if row["Measured"] or row["What to try"]
     ]
     with st.expander("The evidence"):
         st.dataframe(pd.DataFrame(evidence), hide_index=True, height="content")
+
+
+def _mark(check: verdict.Check | None) -> str:
+    return "–" if check is None or not check.found else MARKS[check.passed]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -19,6 +20,7 @@ from .session import View
 from .sweep_settings import Sweep
 
 MOST = 50  # samples that the checks are made on
+ENOUGH = 30  # from which on passing them all means something
 USUAL = 8 / 255
 MARKS = {True: "✓ passed", False: "✗ failed", None: "– cannot tell"}
 WHAT = (
@@ -46,10 +48,11 @@ class Checks:
 
     @property
     def passes(self) -> int:
-        """Forward passes all of it costs, a backward pass counted as two."""
+        """Forward passes it costs, but for those of the twin, a backward pass counted as two."""
         attacks = list(verdict.attacks(self.eps, self.attacker).values())
-        looks = 3 * self.attacker.draws * self.samples
-        return looks + Sweep(attacks, self.samples, self.seed, self.encodings).passes
+        random = self.view.checkpoint.config.random_input
+        looks = 3 * (self.attacker.draws if random else 1) * self.samples
+        return looks + Sweep(attacks, self.samples, self.seed, self.encodings).passes(random)
 
     @property
     def affordable(self) -> bool:
@@ -67,16 +70,17 @@ class Checks:
         }
         if self.twin is not None:
             jobs["twin"] = lambda start: work.transfer_job(
-                self.twin, self._direct, *settings, [self.view], self.encodings, start
+                self.twin, self._on_twin, *settings, [self.view, self.twin], self.encodings, start
             )
         return jobs
 
     @property
-    def _direct(self) -> Attack:
-        return verdict.attacks(self.eps, self.attacker)["pgd"]
+    def _on_twin(self) -> Attack:
+        """The same attack; an ordinary network has no scores but those at its one timestep."""
+        return verdict.attacks(self.eps, replace(self.attacker, target="final"))["pgd"]
 
-    def found(self, jobs: Mapping[str, Job | None], swept: Mapping[Attack, float] | None = None) -> list[Check]:
-        """The checks, as far as these jobs are done. swept: accuracies of a sweep, which tell some of it too."""
+    def found(self, jobs: Mapping[str, Job | None], swept: Mapping[Attack, np.ndarray] | None = None) -> list[Check]:
+        """The checks, as far as these jobs are done. swept: the answers of a sweep, which tell some of it too."""
         known, curves = verdict.of_sweep(swept or {}, self.eps, self.attacker)
         done = {name: job for name, job in jobs.items() if job is not None and job.state == "done"}
         config = self.view.checkpoint.config
@@ -85,19 +89,16 @@ class Checks:
             parts = robustness.sweep_parts(config, list(attacks.values()), self.samples, self.encodings)
             results = dict(work.sweep_results(done["attacks"], parts))
             # all on the same samples, which those of the sweep need not be
-            known = {name: at_end(results[attack]) for name, attack in attacks.items()}
+            known = {name: robustness.answers(results[attack], self.encodings) for name, attack in attacks.items()}
             if "twin" in done:
-                known["twin"] = float(transfer.accuracies(pd.concat(done["twin"].results))["accuracy"].iloc[0])
+                table = pd.concat(done["twin"].results)
+                known |= {"twin": transfer.answers(table, 0), "twin itself": transfer.answers(table, 1)}
         zeros = pd.concat(done["gradients"].results) if "gradients" in done else None
-        checks = verdict.verdict(known, zeros, self.eps, config.classes, curves=curves, twin=config.kind != "ann")
-        if config.kind != "ann" and self.twin is None:
+        possible = family.can_have_twin(config)
+        checks = verdict.verdict(known, zeros, self.eps, config.classes, curves=curves, twin=possible)
+        if possible and self.twin is None:
             checks[-1] = replace(checks[-1], advice=NO_TWIN)
         return checks
-
-
-def at_end(result: evaluation.Evaluation) -> float:
-    """Accuracy at T, 0 … 1."""
-    return float(result.accuracy()["accuracy"].iloc[-1])
 
 
 def checks_of(view: View, asked: Sweep) -> Checks:
@@ -129,7 +130,7 @@ def section(view: View, asked: Sweep, job: Job) -> None:
         jobs |= {name: submit[name](True) for name in missing}
         missing = []
     parts = robustness.sweep_parts(view.checkpoint.config, asked.attacks, asked.samples, asked.encodings)
-    swept = {attack: at_end(result) for attack, result in work.sweep_results(job, parts)}
+    swept = {a: robustness.answers(result, asked.encodings) for a, result in work.sweep_results(job, parts)}
     begun = {name: one for name, one in jobs.items() if one is not None}
     running = together.Together("Checking the attacker", begun)
     work.live(running, lambda: _answer(checks.found(jobs, swept), checks), retry=False)
@@ -160,11 +161,7 @@ def _answer(checks: Sequence[Check], of: Checks) -> None:
             icon=":material/report:",
         )
     elif all(check.passed for check in checks):
-        st.success(
-            f"**All {len(checks)} checks passed**: the attacker saw its gradient, and what the sweep shows is the network's "
-            "own.",
-            icon=":material/verified:",
-        )
+        _passed(checks, of)
     else:
         unclear = sum(check.passed is None for check in measured)
         said = [f"{len(measured) - unclear} of {len(checks)} checks passed"]
@@ -173,13 +170,25 @@ def _answer(checks: Sequence[Check], of: Checks) -> None:
         st.info(f"{', '.join(said)}: see the evidence.", icon=":material/help:")
     with st.expander("The evidence"):
         st.caption(
-            f"At ε = {255 * of.eps:.3g}/255, with the gradient chosen above. What the sweep itself does not tell was measured "
-            f"on {of.samples} samples; accuracies are at T."
+            f"At ε = {255 * of.eps:.3g}/255, with the gradient chosen above, on {of.samples} samples; the curves are those of "
+            "the sweep. Accuracies are at T, and compared sample by sample: less than two points, or less than the 95 % "
+            "interval of the difference, counts for nothing."
         )
-        st.dataframe(_table(checks), hide_index=True, height="content")
+        st.dataframe(table(checks), hide_index=True, height="content")
 
 
-def _table(checks: Sequence[Check]) -> pd.DataFrame:
+def _passed(checks: Sequence[Check], of: Checks) -> None:
+    if of.samples < ENOUGH:
+        said = f"All {len(checks)} checks passed, but {of.samples} samples say little: take {ENOUGH} or more."
+        st.info(said, icon=":material/help:")
+        return
+    st.success(
+        f"**All {len(checks)} checks passed**: the attacker saw its gradient, and what the sweep shows is the network's own.",
+        icon=":material/verified:",
+    )
+
+
+def table(checks: Sequence[Check]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "Check": [check.name for check in checks],

@@ -17,7 +17,7 @@ from engine.analysis import evaluation, robustness, transfer, verdict
 from engine.analysis.early_exit import latency
 from engine.analysis.evaluation import Evaluation
 from engine.attacks import Attack, Attacker
-from engine.jobs import OVER, Job, JobError, Jobs
+from engine.jobs import AGAIN, OVER, Job, JobError, Jobs
 from engine.recipe import Recipe
 from engine.snn import ModelConfig
 from engine.training_job import train_run
@@ -74,7 +74,6 @@ def transfer_job(
         parts,
         start=start,
         large={"targets": (networks, names)},
-        noted=False,
         seed=seed,
     )
 
@@ -243,7 +242,9 @@ def _state(job: Job, watched: Sequence[Job], retry: bool) -> None:
         if one.state == "failed":
             st.error(f"{one.title}: {one.error}")
         if retry and one.state in ("failed", "cancelled") and st.button("Try again", key=f"retry {one.key}"):
-            jobs().forget(one.key)
+            for key in getattr(one, "keys", [one.key]):  # of several jobs that are shown as one
+                if (again := jobs().get(key)) is not None and again.state in AGAIN:
+                    jobs().forget(key)
             st.rerun()
 
 

@@ -1,4 +1,4 @@
-"""BNTT beside every baseline of the paper: the same layers, data and recipe, trained one after the other."""
+"""BNTT beside its baselines: the same layers, data and recipe, trained one after the other."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def config_of(name: str, config: ModelConfig) -> ModelConfig:
 def recipe_of(name: str, recipe: Recipe) -> Recipe:
     """`recipe` as it is used for one of BASELINES.
 
-    A weight decay of γ's own is about the timesteps of BNTT: other norms get the ordinary one. Without normalisation a
-    network diverges at a learning rate that suits the others: it gets a tenth.
+    A weight decay of γ's own is about the timesteps of BNTT: other norms get the ordinary one. A network without
+    normalisation does better at a tenth of the learning rate that suits the others, and gets that.
     """
     if name == "bntt":
         return recipe

@@ -27,7 +27,7 @@ from .store import Question, Record, Store
 POLL_SECONDS = 0.05
 CHECK_SECONDS = 1.0  # between looks at the workers, and between notes of the progress on disk
 RECALL_SECONDS = 0.3  # how long a submit waits for results that are known already
-KEPT = 64
+KEPT = 128
 AGAIN = ("failed", "cancelled", "interrupted")  # states from which a submit starts anew
 LOST = "A worker process was lost while this ran; what it was computing was computed again."
 
@@ -47,7 +47,7 @@ class _Work:
 
 
 class Jobs:
-    """Submits jobs to Dask, finds them again by key, and keeps the last 64 finished ones.
+    """Submits jobs to Dask, finds them again by key, and keeps the last KEPT finished ones.
 
     scheduler: address of a running Dask scheduler, "tcp://host:port", whose workers can import this project; None
     starts a cluster on this machine, with `workers` processes that share its cores (None: as many as suit it). Nothing

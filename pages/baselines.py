@@ -10,8 +10,8 @@ view = current()
 show.heading(
     "Baselines",
     view,
-    "BNTT beside the networks that the paper compares it with: no normalisation, one BatchNorm, conversion, an ordinary "
-    "network. The same test samples for all.",
+    "BNTT beside what it is compared with: no normalisation, one BatchNorm or tdBN for all timesteps, the ordinary network "
+    "(ANN) of the same layers, and that converted into a spiking one.",
 )
 if view.checkpoint.model is None:
     show.needs_network(view, "A comparison")
@@ -35,6 +35,6 @@ for column, kind in zip(st.columns(len(baseline_panels.STRENGTHS)), baseline_pan
     with column, st.container(key=f"under_{kind}"):
         baseline_panels.disturbed(found, kind, how, kept)
 with st.container(key="transfer_matrix"):
-    transfer_panel.section(found, how)
+    eps = transfer_panel.section(found, how)
 with st.container(key="trusted"):
-    transfer_panel.trusted(found, how)
+    transfer_panel.trusted(found, how, eps)

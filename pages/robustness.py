@@ -41,7 +41,7 @@ def _asked_sweep(asked: Sweep) -> Job | None:
     attacks, samples = asked.attacks, asked.samples
     clicked = st.session_state.get("run_sweep", False) and len(attacks) > 1
     job = work.sweep_job(view, attacks, samples, asked.seed, clicked, asked.encodings)
-    said = f"{len(attacks) - 1} strengths on {samples} samples, {asked.passes:,} passes through the network"
+    said = f"{len(attacks) - 1} strengths on {samples} samples, {asked.passes(view.checkpoint.config.random_input):,} passes through the network"
     if job is None:
         said += ". Points appear as they are computed; you can look at other pages meanwhile."
     elif job.state == "done":
@@ -55,7 +55,7 @@ def _asked_sweep(asked: Sweep) -> Job | None:
 def _last_sweep(note) -> tuple[Job, Sweep] | None:
     """What this visitor ran last on this network and data, so that trying other settings does not hide it."""
     last = st.session_state.get("last_sweep")
-    if last is None or last[:2] != (view.fingerprint, view.data.name):
+    if last is None or last[:2] != (view.fingerprint, view.data.name) or last[2].samples > len(view.labels):
         return None
     asked = last[2]
     job = work.sweep_job(view, asked.attacks, asked.samples, asked.seed, False, asked.encodings)
@@ -179,7 +179,7 @@ show.needs_network(view, "Noise and attacks")
 if view.data.events:
     st.caption(
         "Noise and attacks act on the frames of events: ε = 1/255 is at most one event more or less at each pixel of each "
-        "frame, and σ = 1/255 as much on average."
+        "frame; σ = 1/255 is a standard deviation of one event, before what falls below none is cut off."
     )
 show.what_kind(view, brief=True)
 try:

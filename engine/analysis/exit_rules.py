@@ -129,11 +129,13 @@ def mean_latency(steps: np.ndarray, timed: pd.DataFrame) -> float:
 def thresholds(evaluation: Evaluation, rule: str, points: int = 100) -> np.ndarray:
     """Thresholds to try, ascending, about `points` of them: float64.
 
-    Of fixed and stability every whole number 1 … T, thinned out evenly where T is larger. Of the others the ends of what
+    Of fixed every step 1 … T; of stability too, thinned out evenly where T is larger. Of the others the ends of what
     the rule reads, and quantiles of the surest value up to t over all samples and t < T: with F its distribution, the
     mean exit step of confidence ≥ c is 1 + (T − 1)·F(c), so that even quantiles are even steps along a curve.
     """
     total = len(evaluation.predictions)
+    if rule == "fixed":
+        return np.arange(1.0, total + 1)
     if rule in WHOLE:
         return np.unique(np.linspace(1, total, min(total, points)).round())
     surest = np.fmin if rule == "entropy" else np.fmax  # which pass over what is no number

@@ -47,6 +47,12 @@ def shown_to(
     return evaluate(model, images[places], labels[places], samples[places] + streams, mean, std, seed=seed)
 
 
+def answers(evaluation: Evaluation, encodings: int = 1) -> np.ndarray:
+    """In which share of its encodings each sample is answered rightly at T: float64 [N]. evaluation: as attack_rows'."""
+    right = evaluation.predictions[-1] == evaluation.labels
+    return right.reshape(-1, encodings).mean(1)
+
+
 @dataclass(frozen=True)
 class Closeup:
     """One sample seen closely. clean, attacked: float32 [C, H, W] (events [T, 2, H, W]) in [0, 1], each with its
@@ -80,7 +86,9 @@ def sweep_parts(
     """Cut a sweep over `count` samples into (attack, first row, row after the last) of about a second each."""
     parts = []
     for attack in attacks:
-        size = math.ceil(count / math.ceil(count / part_size(config, attack.passes - 1 + encodings)))
+        size = math.ceil(
+            count / math.ceil(count / part_size(config, attack.passes(config.random_input) - 1 + encodings))
+        )
         parts += [(attack, start, min(start + size, count)) for start in range(0, count, size)]
     return parts
 

@@ -66,13 +66,18 @@ def same_images(one: SpikingNetwork, other: SpikingNetwork) -> bool:
     return mine.in_shape == its.in_shape and events == (its.encoding == "events") and frames
 
 
-def accuracies(answers: pd.DataFrame) -> pd.DataFrame:
+def answers(table: pd.DataFrame, target: int) -> np.ndarray:
+    """In which share of its encodings each sample is answered rightly by this target, by its number: float64 [N]."""
+    return table[table["target"] == target].groupby("sample")["right"].mean().to_numpy()
+
+
+def accuracies(table: pd.DataFrame) -> pd.DataFrame:
     """From transfer_rows' answers of all parts: target, accuracy (0 … 1), low, high, samples, spread.
 
     low, high: 95 % Wilson interval over samples. spread: standard deviation between encodings, NaN where there is one.
     """
     rows = []
-    for target, part in answers.groupby("target", sort=True):
+    for target, part in table.groupby("target", sort=True):
         by_encoding = part.groupby("encoding")["right"].mean()
         samples, share = part["sample"].nunique(), float(part["right"].mean())
         low, high = wilson(share * samples, samples)

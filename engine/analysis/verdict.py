@@ -1,7 +1,9 @@
 """Whether robustness that was measured is real, or an attacker who was led astray by the gradient.
 
 The checks are those of Athalye et al., arXiv 1802.00420, and Carlini et al., arXiv 1902.06705, for gradients that are
-masked; a network whose robustness is real passes all of them.
+masked; a network whose robustness is real passes all of them.  Attacks are compared on the same samples, one by one: one
+counts as weaker where it leaves more right by over TOLERANCE, and by more than the 95 % interval of the mean difference
+(normal, paired), so that neither a few samples nor the random encodings decide.
 """
 
 from __future__ import annotations
@@ -9,17 +11,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from ..attacks import FOLLOWING, Attack, Attacker, Victim
+from ..attacks import CLEAN, FOLLOWING, Attack, Attacker, Victim
 from ..datasets import to_unit
 from ..device import device
 from .evaluation import normalised
 
 ZERO_SHARE = 0.1  # of exactly-zero gradients, above which an attacker is blind
-TOLERANCE = 0.02  # of accuracy: what random encodings may turn around
+TOLERANCE = 0.02  # of accuracy: less than this is nothing lost, or nothing gained
 QUERIES = 200
 
 
@@ -38,13 +41,15 @@ def attacks(eps: float, attacker: Attacker) -> dict[str, Attack]:
     """What `verdict` needs to be measured at ε, by name."""
     follow = {"attacker": attacker}
     return {
-        "clean": Attack("gaussian", 0.0),
+        "clean": CLEAN,
         "uniform": Attack("uniform", eps),
         "fgsm": Attack("fgsm", eps, **follow),
         "half": Attack("pgd", eps / 2, 10, **follow),
         "pgd": Attack("pgd", eps, 10, **follow),
         "long": Attack("pgd", eps, 20, **follow),
-        "full": Attack("pgd", 1.0, 10, **follow),
+        "full": Attack(
+            "bim", 1.0, 10, **follow
+        ),  # from the image itself: random starts of this size fool by themselves
         "square": Attack("square", eps, QUERIES, attacker=replace(attacker, draws=1)),
     }
 
@@ -53,7 +58,7 @@ def zero_gradients(
     attacker: Attacker, start: int, stop: int, *, model, pixels, labels, mean, std, seed
 ) -> pd.DataFrame:
     """sample, zero, open: of each row start … stop − 1, how many values of the gradient of the cross-entropy with respect
-    to the image are exactly 0, of the `open` ones, where the expected input changes with the pixel (in the rate code those
+    to the image are exactly 0, or no number, of the `open` ones, where the expected input changes with the pixel (in the rate code those
     with |x| ≤ 2; else all).
     """
     rows = torch.arange(start, stop)
@@ -66,32 +71,36 @@ def zero_gradients(
     moves = torch.ones_like(flat, dtype=torch.bool)
     if victim.random:
         moves = normalised(flat.detach(), mean, std).abs() <= 2.0
-    zero = ((gradient == 0) & moves).flatten(1).sum(1)
+    zero = (((gradient == 0) | ~gradient.isfinite()) & moves).flatten(1).sum(1)
     return pd.DataFrame(
         {"sample": rows.numpy(), "zero": zero.cpu().numpy(), "open": moves.flatten(1).sum(1).cpu().numpy()}
     )
 
 
-WIDE = "Take a wider surrogate, an adaptive width, and the rate code's gradient straight through."
-Curve = Sequence[tuple[str, float]]  # (title, accuracy 0 … 1), weakest disturbance first
+WIDE = (
+    "Take a wider surrogate, an adaptive width, the rate code's gradient straight through, and attack the scores at T."
+)
+UNTOUCHED = "Nothing is lost at this ε: choose a larger one."
+FEW = "Too few samples to tell: take more."
+Curve = Sequence[tuple[str, np.ndarray]]  # (title, answers), weakest disturbance first
 
 
 def of_sweep(
-    accuracy: Mapping[Attack, float], eps: float, attacker: Attacker
-) -> tuple[dict[str, float], dict[str, Curve]]:
-    """What a sweep has measured already of what `verdict` needs at ε: accuracies by name, and the curve of each attack
-    that follows the network. accuracy: at T, 0 … 1, of every attack of the sweep, the clean images among them."""
-    known = {name: accuracy[attack] for name, attack in attacks(eps, attacker).items() if attack in accuracy}
-    clean = [("clean", value) for attack, value in accuracy.items() if not attack.strength]
+    answers: Mapping[Attack, np.ndarray], eps: float, attacker: Attacker
+) -> tuple[dict[str, np.ndarray], dict[str, Curve]]:
+    """What a sweep has measured already of what `verdict` needs at ε: answers by name, and the curve of each attack that
+    follows the network. answers: as robustness.answers, of every attack of the sweep, the clean images among them."""
+    known = {name: answers[attack] for name, attack in attacks(eps, attacker).items() if attack in answers}
+    clean = [("clean", answers[CLEAN])] if CLEAN in answers else []
     curves = {}
-    for attack in sorted(accuracy, key=lambda attack: attack.strength):
+    for attack in sorted(answers, key=lambda attack: attack.strength):
         if attack.kind in FOLLOWING and attack.strength:
-            curves.setdefault(attack.does.label, [*clean]).append((attack.amount, accuracy[attack]))
+            curves.setdefault(attack.does.label, [*clean]).append((attack.amount, answers[attack]))
     return known, curves
 
 
 def verdict(
-    accuracy: Mapping[str, float],
+    answers: Mapping[str, np.ndarray],
     zeros: pd.DataFrame | None,
     eps: float,
     classes: int,
@@ -101,109 +110,140 @@ def verdict(
 ) -> list[Check]:
     """The checks, each with its evidence, as far as it was measured.
 
-    accuracy: of `attacks(eps, …)`, by name, 0 … 1, all on the same samples, as many as there are; "twin" of the images
-    that PGD at ε makes with the gradient of an ordinary network with the same layers. zeros: as zero_gradients, or
-    None. eps in [0, 1]. curves: of a sweep, as of_sweep; they are judged beside what is in `accuracy`. twin: False for
-    an ordinary network, which needs none.
+    answers: float [N] of `attacks(eps, …)`, by name, as many as there are: the share of encodings in which each sample is
+    answered rightly, in one order of samples. "twin" is of the images that PGD at ε makes with the gradient of an
+    ordinary network with the same layers, "twin itself" that network's own answers to them. zeros: as zero_gradients, or
+    None. eps in [0, 1]. curves: of a sweep, as of_sweep; they are judged beside what is in `answers`. twin: False where
+    there can be no such network.
     """
-    every = {**(curves or {}), **_curve(accuracy, eps)}
     checks = [
         _seen(zeros),
-        _falls(every),
-        _bounded(accuracy.get("full"), classes),
+        _falls({**(curves or {}), **_curve(answers, eps)}, classes),
+        _bounded(answers.get("full"), classes),
         _order(
             "Several steps beat one",
-            accuracy,
+            answers,
             {"fgsm": "FGSM", "pgd": "PGD"},
             "The gradient points the wrong way after a step: " + WIDE[0].lower() + WIDE[1:],
         ),
         _order(
             "More steps are no weaker",
-            accuracy,
+            answers,
             {"pgd": "10 steps", "long": "20 steps"},
             "Average more encodings, or take smaller steps.",
         ),
         _order(
-            "The gradient beats blind search", accuracy, {"square": f"Square, {QUERIES} queries", "pgd": "PGD"}, WIDE
+            "The gradient beats blind search", answers, {"square": f"Square, {QUERIES} queries", "pgd": "PGD"}, WIDE
         ),
-        _beats_noise(accuracy),
+        _beats_noise(answers),
     ]
-    if not twin:
-        return checks
-    name = "Images made on an ordinary network fool it no better"
-    names = {"twin": "PGD images made on the ANN of the same layers", "pgd": "PGD"}
-    return [*checks, _order(name, accuracy, names, "The direct attack misses what the ANN's gradient finds. " + WIDE)]
+    return [*checks, _twin(answers)] if twin else checks
 
 
-def _curve(accuracy: Mapping[str, float], eps: float) -> dict[str, Curve]:
-    titles = {
-        "clean": "clean",
-        "half": f"ε = {127.5 * eps:.3g}/255",
-        "pgd": f"ε = {255 * eps:.3g}/255",
-        "full": "ε = 1",
-    }
-    if not titles.keys() <= accuracy.keys():
+def _curve(answers: Mapping[str, np.ndarray], eps: float) -> dict[str, Curve]:
+    titles = {"clean": "clean", "half": f"ε = {127.5 * eps:.3g}/255", "pgd": f"ε = {255 * eps:.3g}/255"}
+    if not titles.keys() <= answers.keys():
         return {}
-    return {"PGD to ε = 1": [(title, accuracy[name]) for name, title in titles.items()]}
+    return {"PGD, 10 steps": [(title, answers[name]) for name, title in titles.items()]}
 
 
 def _seen(zeros: pd.DataFrame | None) -> Check:
     name = "The attacker sees a gradient"
     if zeros is None:
         return Check(name, None, "")
-    share = float(zeros["zero"].sum() / max(1, zeros["open"].sum()))
+    if not zeros["open"].sum():
+        return Check(name, None, "no pixel changes the expected input", "Is this the right normalisation?")
+    share = float(zeros["zero"].sum() / zeros["open"].sum())
     found = f"{100 * share:.1f} % of the gradient's values are exactly zero (up to {100 * ZERO_SHARE:.0f} % passes)"
     return Check(name, share <= ZERO_SHARE, found, WIDE)
 
 
-def _falls(curves: Mapping[str, Curve]) -> Check:
-    """Passes while no attack leaves more right at a larger ε, by more than TOLERANCE."""
-    name, advice = (
-        "Accuracy does not rise with ε",
-        "Give the attack more steps or smaller ones: it gets lost in the larger ball.",
-    )
+def _falls(curves: Mapping[str, Curve], classes: int) -> Check:
+    """Passes while no attack leaves more right at a larger ε; what stays at guessing is not told apart."""
+    name = "Accuracy does not rise with ε"
     if not curves:
         return Check(name, None, "")
-    passed = {title: _descends([value for _, value in curve]) for title, curve in curves.items()}
+    passed = {title: _descends([share for _, share in curve], 1 / classes) for title, curve in curves.items()}
     # the evidence against it first
-    said = [f"{title}: {_listed(curves[title])}" for title in sorted(curves, key=passed.get)]
-    return Check(name, all(passed.values()), "; ".join(said), advice)
+    first = sorted(curves, key=lambda title: [False, None, True].index(passed[title]))
+    found = "; ".join(f"{title}: {_listed(curves[title])}" for title in first)
+    advice = "Give the attack more steps or smaller ones: it gets lost in the larger ball."
+    worst = passed[first[0]]
+    return Check(name, worst, found, FEW if worst is None else advice)
 
 
-def _order(name: str, accuracy: Mapping[str, float], titles: Mapping[str, str], advice: str) -> Check:
-    """Passes while the later of these accuracies is not above the earlier by more than TOLERANCE."""
-    if not titles.keys() <= accuracy.keys():
+def _order(name: str, answers: Mapping[str, np.ndarray], titles: Mapping[str, str], advice: str) -> Check:
+    """Passes while the later of these is not weaker than the earlier; cannot tell where neither took anything."""
+    if not {"clean", *titles} <= answers.keys():
         return Check(name, None, "")
-    found = [(title, accuracy[one]) for one, title in titles.items()]
-    return Check(name, _descends([value for _, value in found]), _listed(found), advice)
+    found = [(title, answers[one]) for one, title in titles.items()]
+    if all(_untouched(answers, one) for one in titles):
+        return Check(name, None, _listed([("clean", answers["clean"]), *found]), UNTOUCHED)
+    passed = _descends([share for _, share in found])
+    return Check(name, passed, _listed(found), FEW if passed is None else advice)
 
 
-def _descends(values: Sequence[float]) -> bool:
-    return all(later <= min(values[:place]) + TOLERANCE for place, later in enumerate(values) if place)
+def _descends(curve: Sequence[np.ndarray], chance: float = -1.0) -> bool | None:
+    """Whether no answers are better than the worst before them, unless they are no better than chance."""
+    told = []
+    for place, later in enumerate(curve[1:], 1):
+        if later.mean() > chance + TOLERANCE:
+            told.append(_above(later, min(curve[:place], key=np.mean)))
+    return None if None in told and True not in told else True not in told
+
+
+def _above(more: np.ndarray, less: np.ndarray) -> bool | None:
+    """Whether a sample is more often right in the first than in the second; None where these samples cannot tell."""
+    difference = more - less
+    if difference.mean() <= TOLERANCE:
+        return False
+    if len(difference) < 2:
+        return None
+    spread = 1.96 * difference.std(ddof=1) / np.sqrt(len(difference))
+    return True if difference.mean() > spread else None
+
+
+def _untouched(answers: Mapping[str, np.ndarray], name: str) -> bool:
+    return answers["clean"].mean() - answers[name].mean() <= TOLERANCE
 
 
 def _listed(curve: Curve) -> str:
-    return ", ".join(f"{title} {100 * value:.1f} %" for title, value in curve)
+    return ", ".join(f"{title} {100 * share.mean():.1f} %" for title, share in curve)
 
 
-def _bounded(full: float | None, classes: int) -> Check:
+def _bounded(full: np.ndarray | None, classes: int) -> Check:
     """With ε = 1 any image can be made of any other: what is still right then was not attacked."""
     name = "Without bounds nothing is left"
     if full is None:
         return Check(name, None, "")
-    found = f"PGD at ε = 1 leaves {100 * full:.1f} % right; guessing gets {100 / classes:.1f} %"
-    return Check(name, full <= 1 / classes + TOLERANCE, found, WIDE)
+    found = f"BIM at ε = 1 leaves {100 * full.mean():.1f} % right; guessing gets {100 / classes:.1f} %"
+    return Check(name, bool(full.mean() <= 1 / classes + TOLERANCE), found, WIDE)
 
 
-def _beats_noise(accuracy: Mapping[str, float]) -> Check:
+def _beats_noise(answers: Mapping[str, np.ndarray]) -> Check:
     name, names = "The attack beats random noise of the same size", ("clean", "uniform", "pgd")
-    if not set(names) <= accuracy.keys():
+    if not set(names) <= answers.keys():
         return Check(name, None, "")
-    clean, noise, pgd = (accuracy[one] for one in names)
-    found = _listed([("clean", clean), ("uniform noise", noise), ("PGD", pgd)])
-    if pgd >= noise and clean - pgd <= TOLERANCE:
-        return Check(name, None, found, "Nothing is lost at this ε: choose a larger one.")
-    return Check(name, pgd < noise, found, WIDE)
+    found = _listed([("clean", answers["clean"]), ("uniform noise", answers["uniform"]), ("PGD", answers["pgd"])])
+    if _untouched(answers, "pgd") and _untouched(answers, "uniform"):
+        return Check(name, None, found, UNTOUCHED)
+    if answers["pgd"].mean() >= answers["uniform"].mean():
+        return Check(name, False, found, WIDE)
+    passed = _above(answers["uniform"], answers["pgd"])
+    return Check(name, passed or None, found, FEW)
+
+
+def _twin(answers: Mapping[str, np.ndarray]) -> Check:
+    name = "Images made on an ordinary network fool it no better"
+    check = _order(
+        name,
+        answers,
+        {"twin": "PGD images made on the ANN of the same layers", "pgd": "PGD"},
+        "The direct attack misses what the ANN's gradient finds. " + WIDE,
+    )
+    if check.found and "twin itself" in answers and _untouched(answers, "twin itself"):
+        return Check(name, None, check.found, "These images do not fool the ANN itself: it tells nothing at this ε.")
+    return check
 
 
 def artefact(checks: list[Check]) -> bool:

@@ -188,6 +188,8 @@ class Attack:
     def __post_init__(self):
         if self.kind not in KINDS:
             raise ValueError(f"attack {self.kind!r} is not one of {', '.join(KINDS)}")
+        if self.steps == KINDS[self.kind].steps:
+            object.__setattr__(self, "steps", None)  # one attack, one name under which it is found again
         if not 0 <= self.strength <= 1000:
             raise ValueError(f"strength {self.strength!r} must lie between 0 and 1000")
         if self.kind == "deletion" and self.strength > 1:
@@ -211,12 +213,12 @@ class Attack:
         """Of one step, in units of `strength`."""
         return self.step_size or 2.5 * self.strength / max(1, self.taken)
 
-    @property
-    def passes(self) -> int:
-        """Forward passes it costs with the final look, a backward pass counted as two."""
+    def passes(self, random: bool = True) -> int:
+        """Forward passes it costs with the final look, a backward pass counted as two. random: whether the network's input
+        is, so that the attacker's draws count."""
         if self.strength == 0 or self.kind not in FOLLOWING:
             return 1
-        return 1 + self.does.cost(self.taken) * self.attacker.draws
+        return 1 + self.does.cost(self.taken) * (self.attacker.draws if random else 1)
 
     @property
     def label(self) -> str:
@@ -230,3 +232,6 @@ class Attack:
         if norm == "L∞":
             return f"ε = {self.strength * 255:.3g}/255"
         return f"{ {'σ': 'σ', 'L2': 'ε', 'share': 'share', 'frames': 'σ'}[norm] } = {self.strength:g}"
+
+
+CLEAN = Attack("gaussian", 0.0)  # the images as they are

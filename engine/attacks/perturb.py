@@ -74,7 +74,7 @@ def _attacked(model, unit: Tensor, labels, samples, mean, std, attack: Attack, s
     victim = Victim(model, mean, std, attack.attacker, seed)
     flat = unit.flatten(1, 2) if unit.dim() == 5 else unit  # torchattacks knows images alone
     given = flat.clamp(HALF_LEVEL, 1.0 - HALF_LEVEL) if attack.kind == "cw" else flat
-    attacker = _builder(attack)(victim)
+    attacker = _builder(attack, seed % 2**31)(victim)
     with torch.random.fork_rng(), draws_by_sample(seed, samples), torch.enable_grad():
         torch.manual_seed(seed % 2**63)
         found = attacker(given, labels).detach()
@@ -104,7 +104,7 @@ def inside(images: Tensor, clean: Tensor, attack: Attack) -> Tensor:
     return (size <= attack.strength + _SLACK) & (flat.amin(1) >= 0.0) & (flat.amax(1) <= 1.0)
 
 
-def _builder(attack: Attack) -> Callable[[Victim], Callable[[Tensor, Tensor], Tensor]]:
+def _builder(attack: Attack, seed: int) -> Callable[[Victim], Callable[[Tensor, Tensor], Tensor]]:
     """torchattacks' class for this kind, with its settings."""
     import torchattacks as ta
 
@@ -115,17 +115,17 @@ def _builder(attack: Attack) -> Callable[[Victim], Callable[[Tensor, Tensor], Te
         "mifgsm": lambda victim: ta.MIFGSM(victim, eps=eps, alpha=size, steps=steps),
         "pgd": lambda victim: ta.PGD(victim, eps=eps, alpha=size, steps=steps, random_start=True),
         "pgdl2": lambda victim: ta.PGDL2(victim, eps=eps, alpha=size, steps=steps, random_start=True),
-        "apgd": lambda victim: ta.APGD(victim, eps=eps, steps=steps),
+        "apgd": lambda victim: ta.APGD(victim, eps=eps, steps=steps, seed=seed),
         "eotpgd": lambda victim: ta.EOTPGD(victim, eps=eps, alpha=size, steps=steps, eot_iter=2),
         "cw": lambda victim: ta.CW(victim, c=1, steps=steps, lr=0.05),
         "deepfool": lambda victim: ta.DeepFool(victim, steps=steps),
-        "square": lambda victim: ta.Square(victim, eps=eps, n_queries=steps),
+        "square": lambda victim: ta.Square(victim, eps=eps, n_queries=steps, seed=seed),
         "autoattack": lambda victim: ta.AutoAttack(
             victim,
             eps=eps,
             version="rand" if victim.random else "standard",
             n_classes=victim.model.config.classes,
-            seed=0,
+            seed=seed,
         ),
     }[attack.kind]
 

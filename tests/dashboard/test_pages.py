@@ -582,13 +582,13 @@ def test_verdict_on_a_sweep(runs):
     shared = {"pixels": pixels, "labels": labels, "mean": checkpoint.mean, "std": checkpoint.std, "seed": 0}
     shared["model"] = checkpoint.model
     measured = {
-        name: (attack, attack_rows(attack, 0, 4, **shared).accuracy()["accuracy"].iloc[-1])
+        name: (attack, robustness.answers(attack_rows(attack, 0, 4, **shared)))
         for name, attack in verdict.attacks(30 / 255, Attacker()).items()
     }
-    accuracy = {name: value for name, (_, value) in measured.items()}
+    answers = {name: share for name, (_, share) in measured.items()}
     _, curves = verdict.of_sweep(dict([measured["clean"], measured["fgsm"]]), 30 / 255, Attacker())
     zeros = verdict.zero_gradients(Attacker(), 0, 4, **shared)
-    checks = verdict.verdict(accuracy, zeros, 30 / 255, 10, curves=curves)
+    checks = verdict.verdict(answers, zeros, 30 / 255, 10, curves=curves)
     (evidence,) = (table.value for table in app.main.dataframe if "Measured" in table.value)
     assert evidence["Measured"].tolist() == [check.found for check in checks]
     told = [*app.main.error, *app.main.success, *app.main.info]
