@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from engine.analysis import evaluation
+from engine.analysis.energy import PAPER
 from engine.attacks import CLEAN, KINDS, Attack
 from engine.job import Job
 
@@ -43,7 +44,7 @@ def settings(found: Mapping[str, View]) -> Settings:
         *("Samples to disturb", 1, available, min(50, available), 50),
         key="baseline_samples",
         bind="query-params",
-        help=f"The first so many of the {available:,} test samples. More narrow the intervals, and take longer.",
+        help=f"The first so many of the {available:,} test samples. The more there are, the narrower the intervals and the longer it takes.",
     )
     encodings = two.number_input(
         *("Encodings", 1, 20, 3),
@@ -82,6 +83,13 @@ def _over_time(found: Mapping[str, View], jobs: Mapping[str, Job], kept: Mapping
         figure = comparison.accuracy_energy(last[["run", "accuracy", "energy_nj"]], kept)
         show.chart(figure, last, "baseline_energy", "Accuracy at T against the energy of a sample, by network.")
     st.dataframe(compare_measured.at_end(table, "Network"), hide_index=True, height="content")
+    waiting = (
+        "" if all(job.state == "done" for job in jobs.values()) else "Not finished: the numbers of samples differ. "
+    )
+    st.caption(
+        f"{waiting}Energy of the arithmetic at 45 nm, 32-bit float: {PAPER.mac_pj:g} pJ a multiply-accumulate, "
+        f"{PAPER.ac_pj:g} pJ an accumulate; memory and leak are not counted. At T, which is the network's own."
+    )
     _spikes(found, jobs)
 
 
@@ -131,7 +139,7 @@ def disturbed(found: Mapping[str, View], kind: str, how: Settings, kept: Mapping
     """One button, and accuracy against the strength of one kind of disturbance."""
     does = KINDS[kind]
     st.markdown(f"**{does.label}**", help=does.about)
-    asked = Sweep([CLEAN, *(Attack(kind, s) for s in STRENGTHS[kind])], how.samples, how.seed, how.encodings)
+    asked = _sweep(kind, how)
     submit = compare_measured.sweeps(found, asked)
     passes = sum(asked.passes(view.checkpoint.config.random_input) for view in found.values())
     said = f"{passes:,} passes through the networks."
@@ -162,3 +170,24 @@ def _caption(kind: str, how: Settings, found: Mapping[str, View]) -> str:
         said += f"; {steps}{code}"
     shown = f", mean over {how.encodings} random encodings" if random and how.encodings > 1 else ""
     return f"{said}{shown}; bars: 95 % Wilson intervals; seed {how.seed}."
+
+
+def numbers(found: Mapping[str, View], how: Settings) -> None:
+    """What was measured of all networks, in one table: accuracy with its interval."""
+    tables, attacks = [], [CLEAN]
+    for kind in STRENGTHS:
+        asked = _sweep(kind, how)
+        jobs = {name: one(False) for name, one in compare_measured.sweeps(found, asked).items()}
+        if all(job is not None and job.state == "done" for job in jobs.values()):
+            tables.append(compare_measured.swept(found, jobs, asked))
+            attacks += asked.attacks[1:]
+    if tables:
+        with st.expander("The numbers, with 95 % intervals"):
+            table = compare_measured.accuracies(pd.concat(tables, ignore_index=True), attacks)
+            st.dataframe(table, hide_index=True, height="content", column_config={"Disturbance": {"pinned": True}})
+            st.caption("Where the intervals of two networks overlap, these samples do not tell them apart.")
+
+
+def _sweep(kind: str, how: Settings) -> Sweep:
+    attacks = [CLEAN, *(Attack(kind, strength) for strength in STRENGTHS[kind])]
+    return Sweep(attacks, how.samples, how.seed, how.encodings)

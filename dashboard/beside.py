@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
 import streamlit as st
@@ -19,7 +20,8 @@ def choose(view: View) -> tuple[dict[str, View], list[str]]:
     available = models.names()
     related = family.of(view.name, available)
     titles = {model: BASELINES[key] for key, model in related.items()}
-    key = view.key("networks")
+    # one choice for all that belong together, whichever of them the sidebar shows
+    key = _key(next(iter(related.values()), view.name))
     chosen = st.multiselect(
         "Networks",
         available,
@@ -35,6 +37,10 @@ def choose(view: View) -> tuple[dict[str, View], list[str]]:
         {title: checkpoints[name] for title, name in named.items()}, named, alike=True
     )
     return found, [*told, *missing]
+
+
+def _key(model: str) -> str:
+    return "networks" if model == models.DEFAULT else f"networks_{hashlib.sha256(model.encode()).hexdigest()[:6]}"
 
 
 def _opened(view: View, chosen: Sequence[str]) -> tuple[dict[str, Checkpoint], list[str]]:

@@ -157,7 +157,7 @@ def _robust_results(found: Mapping[str, View], jobs: Mapping[str, Job], asked: S
             st.markdown(f"**{KINDS[kind].label}**")
             curves(table, kind, asked.attacks, kept, f"run_{kind}")
     pinned = {"Disturbance": {"pinned": True}}
-    st.dataframe(_accuracies(table, asked.attacks), hide_index=True, height="content", column_config=pinned)
+    st.dataframe(accuracies(table, asked.attacks), hide_index=True, height="content", column_config=pinned)
 
 
 def swept(found: Mapping[str, View], jobs: Mapping[str, Job], asked: Sweep) -> pd.DataFrame:
@@ -183,7 +183,7 @@ def curves(table: pd.DataFrame, kind: str, attacks: Sequence[Attack], kept: Mapp
     show.chart(figure, part, key, f"Accuracy under {does.label}, by network.")
 
 
-def _accuracies(table: pd.DataFrame, attacks: Sequence[Attack]) -> pd.DataFrame:
+def accuracies(table: pd.DataFrame, attacks: Sequence[Attack]) -> pd.DataFrame:
     """A row an attack, a column a run: accuracy at T with its 95 % interval."""
     cells = {
         (

@@ -144,7 +144,11 @@ def _attacker(following: bool, random: bool, steps: int) -> tuple[int, float, in
         help="0 chooses 2.5·ε/steps.",
     )
     queries = three.number_input(
-        "Queries of Square", 1, 5000, 200, 100, key="queries", bind="query-params", disabled=off
+        *("Queries of Square", 1, 5000, 200, 100),
+        key="queries",
+        bind="query-params",
+        disabled=off,
+        help="How often Square, which sees scores alone, may ask the network about an image.",
     )
     draws = four.number_input(
         *("Encodings averaged", 1, 64, 2),
@@ -195,6 +199,7 @@ def _gradient(off: bool, random: bool, steps: int, draws: int) -> Attacker:
         key="target",
         bind="query-params",
         disabled=off,
+        help="Which class scores the attack is to make wrong. What is reported is always the accuracy at T.",
     )
     surrogate = Surrogate(shape, width, adaptive == "adaptive")
     return Attacker(surrogate, code != "literal", draws, int(target) if target.isdecimal() else target)

@@ -48,9 +48,10 @@ class Together:
 
 
 def asked(
-    key: str, label: str, title: str, submit: Mapping[str, Callable[[bool], Job | None]], said: str
+    key: str, label: str, title: str, submit: Mapping[str, Callable[[bool], Job | None]], said: str, named: bool = True
 ) -> dict[str, Job]:
-    """A button that starts what is not known yet, and the jobs there are. submit: start → job, by run."""
+    """A button that starts what is not known yet, and the jobs there are. submit: start → job, by run. named: whether those names
+    mean something to people."""
     jobs = {name: one(False) for name, one in submit.items()}
     lacking = [name for name, job in jobs.items() if job is None or job.state in AGAIN]
     if lacking and st.session_state.get(key, False):
@@ -62,6 +63,6 @@ def asked(
         if not lacking:
             said = f"{title} …" if running else "Done for all of them, and kept for the next time."
         elif len(lacking) < len(jobs):
-            said = f"Still to do: {', '.join(lacking)}. {said}"
+            said = f"Still to do: {', '.join(lacking)}. {said}" if named else f"Part of it is known already. {said}"
         st.caption(said, width="stretch")
     return {name: job for name, job in jobs.items() if job is not None}

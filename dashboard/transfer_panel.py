@@ -55,7 +55,7 @@ def section(found: Mapping[str, View], how: Settings) -> float:
     submit = {f"made on {name}": _made_on(view, attack, how, views) for name, view in alike.items()}
     submit |= {f"clean, {name}": _clean(view, how) for name, view in alike.items()}
     said = f"{attack.label}: made on each of {len(alike)} networks, {how.samples} images each, and shown to all."
-    jobs = together.asked("measure_transfer", "Measure", "Making and trying images", submit, said)
+    jobs = together.asked("measure_transfer", "Measure", "Making and trying images", submit, said, named=False)
     if jobs:
         work.live(
             together.Together("Making and trying images", jobs), lambda: _draw(alike, jobs, attack, how), retry=False
@@ -104,7 +104,8 @@ def _draw(found: Mapping[str, View], jobs: Mapping[str, Job], attack: Attack, ho
         return
     show.chart(charts.transfer(table), table, "baseline_transfer", "Accuracy of each network on images made on each.")
     st.caption(
-        f"Right answers (%) on the first {how.samples} test samples under {attack.label}; the diagonal is the direct attack. "
+        f"Right answers (%) on the first {how.samples} test samples under {attack.label}; the diagonal is the direct attack. A "
+        f"number is known to ± {50 * float((table['high'] - table['low']).max()):.0f} points or better (95 %). "
         + fooled_by_others(table)
     )
 
@@ -121,7 +122,7 @@ def fooled_by_others(table: pd.DataFrame) -> str:
                 f"{name} (images made on {best}: {show.share(by[best, name])}, own: {show.share(by[name, name])})"
             )
     if not worse:
-        return "No network is fooled better by another's images than by its own."
+        return "No network is fooled better, by more than two points, by another's images than by its own."
     return (
         "Fooled better by another's images than by their own, so that the direct attack flatters them: "
         + "; ".join(worse)
@@ -151,7 +152,7 @@ def trusted(found: Mapping[str, View], how: Settings, eps: float) -> None:
     submit = {f"{name} {part}": one for name, of in checks.items() for part, one in of.submit().items()}
     passes = sum(of.passes for of in checks.values())
     said = f"Eight checks of the attacker (of an ANN seven) on {samples} samples at ε = {255 * eps:.3g}/255, {passes:,} passes through the networks."
-    jobs = together.asked("measure_trust", "Check", "Checking the attacker", submit, said)
+    jobs = together.asked("measure_trust", "Check", "Checking the attacker", submit, said, named=False)
     if not jobs:
         return
 
@@ -185,10 +186,10 @@ def _verdicts(results: Mapping[str, list[verdict.Check]]) -> None:
         {"Network": network} | row
         for network, checks in results.items()
         for row in verdict_panel.table(checks).to_dict("records")
-        if row["Measured"] or row["What to try"]
+        if row["Measured"] or row.get("What to try")
     ]
     with st.expander("The evidence"):
-        st.dataframe(pd.DataFrame(evidence), hide_index=True, height="content")
+        st.table(pd.DataFrame(evidence).fillna("").set_index("Network"))
 
 
 def _mark(check: verdict.Check | None) -> str:

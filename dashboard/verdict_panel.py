@@ -12,7 +12,7 @@ import streamlit as st
 from engine.analysis import evaluation, robustness, transfer, verdict
 from engine.analysis.verdict import Check
 from engine.attacks import FOLLOWING, Attack, Attacker
-from engine.job import Job
+from engine.job import OVER, Job
 from engine.jobs import AGAIN
 
 from . import family, together, work
@@ -133,7 +133,7 @@ def section(view: View, asked: Sweep, job: Job) -> None:
     swept = {a: robustness.answers(result, asked.encodings) for a, result in work.sweep_results(job, parts)}
     begun = {name: one for name, one in jobs.items() if one is not None}
     running = together.Together("Checking the attacker", begun)
-    work.live(running, lambda: _answer(checks.found(jobs, swept), checks), retry=False)
+    work.live(running, lambda: _answer(checks.found(jobs, swept), checks, running.state in OVER), retry=False)
     if missing:
         _ask(checks)
 
@@ -148,8 +148,8 @@ def _ask(checks: Checks) -> None:
         )
 
 
-def _answer(checks: Sequence[Check], of: Checks) -> None:
-    """The verdict in a box, and its evidence."""
+def _answer(checks: Sequence[Check], of: Checks, over: bool) -> None:
+    """The verdict in a box, and its evidence. over: whether nothing is being measured any more."""
     failed = [check for check in checks if check.passed is False]
     measured = [check for check in checks if check.found]
     if not measured:
@@ -162,6 +162,8 @@ def _answer(checks: Sequence[Check], of: Checks) -> None:
         )
     elif all(check.passed for check in checks):
         _passed(checks, of)
+    elif not over:
+        st.caption("Still checking. What is known so far is in the evidence.")
     else:
         unclear = sum(check.passed is None for check in measured)
         said = [f"{len(measured) - unclear} of {len(checks)} checks passed"]
@@ -170,11 +172,11 @@ def _answer(checks: Sequence[Check], of: Checks) -> None:
         st.info(f"{', '.join(said)}: see the evidence.", icon=":material/help:")
     with st.expander("The evidence"):
         st.caption(
-            f"At ε = {255 * of.eps:.3g}/255, with the gradient chosen above, on {of.samples} samples; the curves are those of "
-            "the sweep. Accuracies are at T, and compared sample by sample: less than two points, or less than the 95 % "
+            f"At ε = {255 * of.eps:.3g}/255 on {of.samples} samples; the curves are those of the sweep. The gradient that was "
+            f"followed: {of.attacker.label}. Accuracies are at T, and compared sample by sample: less than two points, or less than the 95 % "
             "interval of the difference, counts for nothing."
         )
-        st.dataframe(table(checks), hide_index=True, height="content")
+        st.table(table(checks).set_index("Check"))
 
 
 def _passed(checks: Sequence[Check], of: Checks) -> None:
@@ -183,17 +185,17 @@ def _passed(checks: Sequence[Check], of: Checks) -> None:
         st.info(said, icon=":material/help:")
         return
     st.success(
-        f"**All {len(checks)} checks passed**: the attacker saw its gradient, and what the sweep shows is the network's own.",
+        f"**All {len(checks)} checks passed** on {of.samples} samples: the attacker saw its gradient, and what the sweep shows "
+        "is the network's own.",
         icon=":material/verified:",
     )
 
 
 def table(checks: Sequence[Check]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "Check": [check.name for check in checks],
-            "Result": [MARKS[check.passed] if check.found else "– not measured" for check in checks],
-            "Measured": [check.found for check in checks],
-            "What to try": ["" if check.passed else check.advice for check in checks],
-        }
-    )
+    columns = {
+        "Check": [check.name for check in checks],
+        "Result": [MARKS[check.passed] if check.found else "– not measured" for check in checks],
+        "Measured": [check.found for check in checks],
+    }
+    advice = ["" if check.passed else check.advice for check in checks]
+    return pd.DataFrame(columns | ({"What to try": advice} if any(advice) else {}))

@@ -34,6 +34,7 @@ how = baseline_panels.settings(found)
 for column, kind in zip(st.columns(len(baseline_panels.STRENGTHS)), baseline_panels.STRENGTHS):
     with column, st.container(key=f"under_{kind}"):
         baseline_panels.disturbed(found, kind, how, kept)
+baseline_panels.numbers(found, how)
 with st.container(key="transfer_matrix"):
     eps = transfer_panel.section(found, how)
 with st.container(key="trusted"):

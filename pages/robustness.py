@@ -10,7 +10,7 @@ from dashboard.charts import spikes as spike_charts
 from dashboard.session import current
 from dashboard.sweep_settings import AXES, Sweep
 from engine.analysis import robustness
-from engine.attacks import KINDS, Attack, check
+from engine.attacks import FOLLOWING, KINDS, Attack, check
 from engine.jobs import Job
 
 view = current()
@@ -42,7 +42,9 @@ def _asked_sweep(asked: Sweep) -> Job | None:
     clicked = st.session_state.get("run_sweep", False) and len(attacks) > 1
     job = work.sweep_job(view, attacks, samples, asked.seed, clicked, asked.encodings)
     said = f"{len(attacks) - 1} strengths on {samples} samples, {asked.passes(view.checkpoint.config.random_input):,} passes through the network"
-    if job is None:
+    if len(attacks) < 2:
+        said = "Choose a disturbance above and give it at least one strength."
+    elif job is None:
         said += ". Points appear as they are computed; you can look at other pages meanwhile."
     elif job.state == "done":
         said = f"Done for these settings, on {samples} samples. Change any of them to run again."
@@ -61,7 +63,9 @@ def _last_sweep(note) -> tuple[Job, Sweep] | None:
     job = work.sweep_job(view, asked.attacks, asked.samples, asked.seed, False, asked.encodings)
     if job is None:
         return None
-    note.caption(f"Below, your last run: {', '.join(a.label for a in asked.attacks[1:])}, {asked.samples} samples.")
+    said = f"Below, your last run: {', '.join(a.label for a in asked.attacks[1:])}, {asked.samples} samples"
+    followed = {attack.attacker.label: None for attack in asked.attacks if attack.kind in FOLLOWING}
+    note.caption(f"{said}, gradient: {'; '.join(followed)}." if followed else f"{said}.")
     return job, asked
 
 

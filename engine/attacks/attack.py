@@ -161,6 +161,17 @@ class Attacker:
         if self.target not in TARGETS and not (isinstance(self.target, int) and self.target >= 1):
             raise ValueError(f"attacked scores {self.target!r} are not final, average or an exit step from 1")
 
+    @property
+    def label(self) -> str:
+        """For people: "triangle of width 1, straight through the code, mean of 2 encodings, scores at T"."""
+        width = f"{'adaptive ' if self.surrogate.adaptive else ''}width {self.surrogate.width:g}"
+        code = "straight through the code" if self.straight_through else "literal (zero) gradient of the code"
+        draws = f"mean of {self.draws} encodings" if self.draws > 1 else "one encoding"
+        target = {"final": "scores at T", "average": "mean of all exits"}.get(
+            self.target, f"scores at t = {self.target}"
+        )
+        return f"{self.surrogate.shape} of {width}, {code}, {draws}, {target}"
+
     def check(self, model: SpikingNetwork) -> None:
         """Raises ValueError where it cannot attack this network."""
         if isinstance(self.target, int) and self.target > model.config.steps:

@@ -136,9 +136,9 @@ def test_transfer_matrix_is_the_engines(runs):
 
 def test_verdict_on_every_network(runs):
     app = pressed("measure_trust")
-    marks = table_with(app, "BNTT").set_index("Check")
+    marks = table_with(app, "Check").set_index("Check")
     assert list(marks) == ["BNTT", "no normalisation", "converted ANN", "ANN"] and len(marks) == 8
-    evidence = table_with(app, "Measured").set_index(["Network", "Check"])
+    evidence = app.main.table[0].value.set_index("Check", append=True)
     (twin, _), eps = network(runs, "ann"), 16 / 255
     for key in ("bntt", "ann"):
         checkpoint, shared = network(runs, key)
@@ -219,7 +219,7 @@ def test_verdict_without_a_twin_says_so():
     app = healthy(app.run().switch_page("../pages/robustness.py").run())
     app.button(key="run_sweep").click().run()
     finished(app)  # the sweep; its verdict begins now
-    table = table_with(finished(app), "Measured").set_index("Check")
+    table = finished(app).main.table[0].value
     last = table.iloc[-1]
     assert last["Result"] == "– not measured" and last["What to try"] == verdict_panel.NO_TWIN
     assert (table["Measured"].iloc[:-1] != "").all(), "the rest came unasked"

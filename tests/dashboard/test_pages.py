@@ -589,7 +589,7 @@ def test_verdict_on_a_sweep(runs):
     _, curves = verdict.of_sweep(dict([measured["clean"], measured["fgsm"]]), 30 / 255, Attacker())
     zeros = verdict.zero_gradients(Attacker(), 0, 4, **shared)
     checks = verdict.verdict(answers, zeros, 30 / 255, 10, curves=curves)
-    (evidence,) = (table.value for table in app.main.dataframe if "Measured" in table.value)
+    (evidence,) = (table.value for table in app.main.table)
     assert evidence["Measured"].tolist() == [check.found for check in checks]
     told = [*app.main.error, *app.main.success, *app.main.info]
     assert len(told) == 1 and ("probably an artefact" in told[0].value) == verdict.artefact(checks)
@@ -602,11 +602,11 @@ def test_a_costly_verdict_is_asked_for(runs, monkeypatch):
     run_button(app).click().run()
     finished(app)
     finished(app)
-    (evidence,) = (table.value for table in app.main.dataframe if "Measured" in table.value)
-    made = evidence.set_index("Check")["Measured"] != ""
+    (evidence,) = (table.value for table in app.main.table)
+    made = evidence["Measured"] != ""
     assert made[made].index.tolist() == ["The attacker sees a gradient", "Accuracy does not rise with ε"]
     healthy(app.button(key="run_verdict").click().run())
-    (evidence,) = (table.value for table in finished(app).main.dataframe if "Measured" in table.value)
+    (evidence,) = (table.value for table in finished(app).main.table)
     assert (evidence["Measured"] != "").sum() == 7 and "run_verdict" not in [button.key for button in app.button]
 
 

@@ -260,7 +260,9 @@ def test_names_are_counted_up(runs):
 
 
 def test_nonsense_in_a_link_is_ignored(runs):
-    app = form(preset="x", T_digits="many", lr_digits="abc", layers_digits="", on_digits="../etc", computed_in_digits="x")
+    app = form(
+        preset="x", T_digits="many", lr_digits="abc", layers_digits="", on_digits="../etc", computed_in_digits="x"
+    )
     assert not app.main.exception and widget(app, "T_digits").value == 25 and widget(app, "on_digits").value == "digits"
 
 

@@ -195,7 +195,8 @@ def test_the_curve_has_its_points_at_even_mean_steps(rule):
 
 def test_long_runs_are_thinned_out_but_keep_their_ends():
     evaluation = drawn(0, steps=200, samples=2)
-    found = exit_rules.thresholds(evaluation, "fixed")
+    assert exit_rules.thresholds(evaluation, "fixed").tolist() == list(range(1, 201)), "the earliest step is exact"
+    found = exit_rules.thresholds(evaluation, "stability")
     assert len(found) == 100 and found[0] == 1 and found[-1] == 200 and (found == found.round()).all()
 
 
