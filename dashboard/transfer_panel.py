@@ -172,8 +172,7 @@ def _verdicts(results: Mapping[str, list[verdict.Check]]) -> None:
     for network, checks in results.items():
         by_name = {check.name: check for check in checks}
         marks[network] = [_mark(by_name.get(name)) for name in names]
-    table = pd.DataFrame({"Check": names, **marks})
-    st.dataframe(table, hide_index=True, height="content", column_config={"Check": {"pinned": True}})
+    st.table(pd.DataFrame(marks, index=pd.Index(names, name="Check")))
     st.caption("✓ passed · ✗ failed · ? cannot tell · – not measured, or not for this network")
     failed = [network for network, checks in results.items() if verdict.artefact(checks)]
     if failed:

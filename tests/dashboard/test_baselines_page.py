@@ -136,9 +136,9 @@ def test_transfer_matrix_is_the_engines(runs):
 
 def test_verdict_on_every_network(runs):
     app = pressed("measure_trust")
-    marks = table_with(app, "Check").set_index("Check")
+    marks, evidence = (table.value for table in app.main.table)
+    evidence = evidence.set_index("Check", append=True)
     assert list(marks) == ["BNTT", "no normalisation", "converted ANN", "ANN"] and len(marks) == 8
-    evidence = app.main.table[0].value.set_index("Check", append=True)
     (twin, _), eps = network(runs, "ann"), 16 / 255
     for key in ("bntt", "ann"):
         checkpoint, shared = network(runs, key)
