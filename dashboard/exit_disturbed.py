@@ -96,10 +96,12 @@ def _compare(
         for name, found in conditions.items()
     )
     _numbers(one, other)
-    at_end = [show.share(found.accuracy()["accuracy"].iloc[-1]) for found in conditions.values()]
+    at_end = [_interval(**found.accuracy().iloc[-1][["accuracy", "low", "high"]]) for found in conditions.values()]
+    when_ready = [_interval(found.accuracy, found.low, found.high) for found in (one, other)]
     st.markdown(
-        f"Staying to T = {view.steps}: {at_end[0]} right when clean, {at_end[1]} under {attack.label}. All on the first "
-        f"{clean.samples:,} test samples."
+        f"Right when ready: {when_ready[0]} clean, {when_ready[1]} under {attack.label}. Staying to T = {view.steps}: "
+        f"{at_end[0]} clean, {at_end[1]} under {attack.label}. All on the first {clean.samples:,} test samples in one "
+        "encoding, with 95 % intervals over the samples."
     )
     table = pd.concat(
         [exit_rules.shares(found, view.steps).assign(condition=name) for name, found in steps.items()],
@@ -107,6 +109,10 @@ def _compare(
     )
     said = "Share of samples that leave at each timestep, clean and disturbed."
     show.chart(charts.disturbed_exits(table, view.steps), table, "exit_disturbed", said)
+
+
+def _interval(accuracy: float, low: float, high: float) -> str:
+    return f"{show.share(accuracy)} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def _numbers(one: Outcome, other: Outcome) -> None:

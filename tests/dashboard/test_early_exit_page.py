@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 
 from dashboard import show, work
 from engine import ModelConfig, build_model, save_checkpoint
@@ -237,7 +238,9 @@ def test_a_disturbance_is_run_when_asked_and_compared(digits):
         steps = leaves(evaluation, "confidence", 0.9)
         told[name] = (right(evaluation, steps), np.mean(steps), energy_nj(digits.config, evaluation, steps))
         assert_drawn(app, "exit_disturbed", [100 * steps.count(t) / 20 for t in range(1, 26)])
-        assert show.share(right(evaluation, [25] * 20)) in said(app)
+        for share in (right(evaluation, steps), right(evaluation, [25] * 20)):
+            interval = binomtest(round(20 * share), 20).proportion_ci(method="wilson")
+            assert f"{show.share(share)} ({100 * interval.low:.1f} to {100 * interval.high:.1f})" in said(app)
     assert metric(app, "Right, disturbed") == show.share(told["hit"][0])
     assert metric(app, "Mean exit step, disturbed") == f"{told['hit'][1]:.2f}"
     assert metric(app, "Mean energy, disturbed") == show.energy(told["hit"][2])
