@@ -187,6 +187,8 @@ def _verdicts(results: Mapping[str, list[verdict.Check]]) -> None:
         for row in verdict_panel.table(checks).to_dict("records")
         if row["Measured"] or row.get("What to try")
     ]
+    if not evidence:  # nothing is known yet
+        return
     with st.expander("The evidence"):
         st.table(pd.DataFrame(evidence).fillna("").set_index("Network"))
 

@@ -159,6 +159,18 @@ def test_verdict_on_every_network(runs):
     assert marks["ANN"].iloc[-1] == "–"
 
 
+def test_verdicts_that_know_nothing_yet_are_drawn():
+    def page():
+        from dashboard.transfer_panel import _verdicts
+        from engine.analysis.verdict import verdict
+
+        _verdicts({"BNTT": verdict({}, None, 0.1, 10)})
+
+    app = healthy(AppTest.from_function(page).run())
+    (marks,) = app.table
+    assert marks.value["BNTT"].tolist() == 8 * ["–"]
+
+
 def test_who_is_fooled_better_by_others():
     """The sentence under the matrix, on numbers made up."""
     rows = [("a", "a", 0.5), ("b", "a", 0.2), ("a", "b", 0.4), ("b", "b", 0.39)]

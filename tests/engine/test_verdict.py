@@ -218,6 +218,12 @@ def test_a_broken_attacker_is_found_out(attacker, digits):
     }
 
 
+def test_a_gradient_smoothed_away_is_found_out(digits):
+    """A surrogate thirty thresholds wide is nearly constant: one long step fools more than ten."""
+    found = checked(digits, Attacker(Surrogate(width=30.0), draws=1), 32, 48 / 255)
+    assert found["Several steps beat one"] is False and found["The attacker sees a gradient"]
+
+
 def test_zero_gradients_are_counted(digits):
     """Against a gradient taken here by hand, and pixels beyond |x| = 2 left out one at a time."""
     width = Attacker(Surrogate(width=0.001), draws=1)
