@@ -72,9 +72,7 @@ def _job(view: View, attack: Attack, samples: int) -> Job | None:
     passes = (1 + attack.passes(view.checkpoint.config.random_input)) * samples
     said = f"{attack.label} on {samples} samples, {passes:,} passes through the network."
     if job is not None and job.state == "done":
-        said = (
-            f"Done for {attack.label} on {samples} samples. Rule and threshold above change nothing that has to be run."
-        )
+        said = f"Done for {attack.label} on {samples} samples. Another rule or threshold needs no new run."
     start.button(job, "run_disturbed", "Disturb", said)
     return job
 

@@ -22,7 +22,7 @@ def numbers(view: View, here: pd.Series, end: pd.Series, constants: Constants) -
     """Accuracy, spikes, energy and latency of one exit step against T. here, end: rows of an exit table."""
     points = 100 * (here["accuracy"] - end["accuracy"])
     same = abs(points) < 0.05
-    gained = "as at T" if same else f"{points:+.1f} points vs T"
+    gained = "as at T" if same else f"{points:+.1f} points against T"
     with st.container(horizontal=True, gap="small"):
         st.metric(
             "Accuracy",

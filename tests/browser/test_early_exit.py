@@ -41,7 +41,7 @@ def test_leaving_when_ready(visit, url):
     until_url(page, "exit_samples=10")
     main(page).get_by_role("button", name="Disturb", exact=True).click()
     main(page).locator(".st-key-chart_exit_disturbed .js-plotly-plot").wait_for()
-    expect(main(page).get_by_text("on 10 samples. Rule and threshold above")).to_be_visible()
+    expect(main(page).get_by_text("on 10 samples. Another rule or threshold")).to_be_visible()
 
     other = visit(390, 844)
     other.goto(page.url)
