@@ -96,11 +96,11 @@ def _over_time(found: Mapping[str, View], jobs: Mapping[str, Job], kept: Mapping
 def _exit_curves(found: Mapping[str, View], table: pd.DataFrame, kept: Mapping[str, int]) -> None:
     """Of spiking networks; an ordinary one has no exit steps and is a line across."""
     ordinary = [name for name, view in found.items() if view.checkpoint.config.kind == "ann"]
-    figure = comparison.exit_curves(table[~table["run"].isin(ordinary)], kept)
-    for name in ordinary:
+    spiking = table[~table["run"].isin(ordinary)]
+    figure = comparison.exit_curves(table if spiking.empty else spiking, kept)
+    for name in [] if spiking.empty else ordinary:
         accuracy = 100 * table[table["run"] == name]["accuracy"].max()
-        if len(ordinary) < len(found):
-            axes.reference_line(figure, accuracy, f"{name} {accuracy:.1f} %")
+        axes.reference_line(figure, accuracy, f"{name} {accuracy:.1f} %")
     show.chart(figure, table, "baseline_exits", "Accuracy at each exit step, by network.")
 
 

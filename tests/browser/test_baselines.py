@@ -16,7 +16,8 @@ def test_baselines_side_by_side(visit, url):
     page.goto(f"{url}/baselines?networks=BNTT&networks=ANN")  # the others take longer
     see(page, "Baselines")
     for chart in ("baseline_exits", "baseline_energy", "baseline_spikes_0"):
-        main(page).locator(f".st-key-chart_{chart} .js-plotly-plot").wait_for()
+        # while results arrive, the last drawing of a chart may stand beside the next
+        expect(main(page).locator(f".st-key-chart_{chart} .js-plotly-plot")).to_have_count(1, timeout=PATIENCE)
     fill(page, "Samples to disturb", "2")
     until_url(page, "baseline_samples=2")
     noise = main(page).locator(".st-key-under_gaussian")
