@@ -32,6 +32,7 @@ def draw() -> None:
 
 
 def _model() -> str:
+    _take_upload()
     chosen = st.session_state.pop("upload_choice", None)  # by an upload or a page, before the box exists in this run
     if chosen:
         st.session_state["model"] = chosen
@@ -58,7 +59,6 @@ def _model() -> str:
     st.file_uploader(
         "Open a checkpoint",
         key=f"upload {st.session_state.get('uploads', 0)}",
-        on_change=_upload,
         help="A .pth.tar, .pth or .pt of the published BNTT code, a .safetensors of this project, or any PyTorch file with "
         "BNTT layers (snnTorch, SpikingJelly). Nothing in a file is ever executed.",
     )
@@ -67,11 +67,12 @@ def _model() -> str:
     return name
 
 
-def _upload() -> None:
-    file = st.session_state[f"upload {st.session_state.get('uploads', 0)}"]
-    st.session_state.pop("upload_error", None)
+def _take_upload() -> None:
+    """Open the file that the uploader holds. Not a callback of its: Streamlit can lose that where it meets a redraw."""
+    file = st.session_state.get(f"upload {st.session_state.get('uploads', 0)}")
     if file is None:
         return
+    st.session_state.pop("upload_error", None)
     try:
         st.session_state["upload_choice"] = models.accept(file)
     except CheckpointError as error:
