@@ -131,7 +131,7 @@ def _numbers(found: Outcome, full: Outcome, latency: float, full_latency: float)
         st.metric(
             "Right when ready",
             show.share(found.accuracy),
-            "as at T" if same else f"{points:+.1f} points against T",
+            "as at T" if same else f"{points:+.1f} points vs T",
             "off" if same else "normal",
             delta_arrow="off" if same else "auto",
             border=True,

@@ -22,7 +22,7 @@ def numbers(view: View, here: pd.Series, end: pd.Series, constants: Constants) -
     """Accuracy, spikes, energy and latency of one exit step against T. here, end: rows of an exit table."""
     points = 100 * (here["accuracy"] - end["accuracy"])
     same = abs(points) < 0.05
-    gained = "as at T" if same else f"{points:+.1f} points against T"
+    gained = "as at T" if same else f"{points:+.1f} points vs T"
     with st.container(horizontal=True, gap="small"):
         st.metric(
             "Accuracy",
@@ -57,7 +57,7 @@ def _less(value: float, full: float) -> str | None:
     """Change against the full T for a metric; None where there is nothing to compare."""
     if pd.isna(value) or not full or value == full:
         return None
-    return f"{100 * (value / full - 1):+.1f} % against T"
+    return f"{100 * (value / full - 1):+.1f} % vs T"
 
 
 def rule_sentence(view: View, table: pd.DataFrame, rule: int | None, threshold: float) -> None:
