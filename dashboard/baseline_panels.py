@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 from engine.analysis import evaluation
@@ -44,7 +45,8 @@ def settings(found: Mapping[str, View]) -> Settings:
         *("Samples to disturb", 1, available, min(50, available), 50),
         key="baseline_samples",
         bind="query-params",
-        help=f"The first so many of the {available:,} test samples. The more there are, the narrower the intervals and the longer it takes.",
+        help=f"The first so many of the {available:,} test samples. The more there are, the narrower the intervals and the "
+        "longer it takes.",
     )
     encodings = two.number_input(
         *("Encodings", 1, 20, 3),
@@ -73,16 +75,7 @@ def _over_time(found: Mapping[str, View], jobs: Mapping[str, Job], kept: Mapping
     table = compare_measured.exit_tables(found, jobs)
     if table.empty:
         return
-    left, right = st.columns([3, 2])
-    with left:
-        st.markdown("**Accuracy when leaving after t**, with 95 % intervals")
-        _exit_curves(found, table, kept)
-    with right:
-        st.markdown("**Accuracy at T against energy**")
-        last = table.groupby("run", sort=False).tail(1)
-        figure = comparison.accuracy_energy(last[["run", "accuracy", "energy_nj"]], kept)
-        show.chart(figure, last, "baseline_energy", "Accuracy at T against the energy of a sample, by network.")
-    st.dataframe(compare_measured.at_end(table, "Network"), hide_index=True, height="content")
+    compare_measured.exit_panels(table, _exit_curves(found, table, kept), kept, "network", "baseline")
     waiting = (
         "" if all(job.state == "done" for job in jobs.values()) else "Not finished: the numbers of samples differ. "
     )
@@ -93,7 +86,7 @@ def _over_time(found: Mapping[str, View], jobs: Mapping[str, Job], kept: Mapping
     _spikes(found, jobs)
 
 
-def _exit_curves(found: Mapping[str, View], table: pd.DataFrame, kept: Mapping[str, int]) -> None:
+def _exit_curves(found: Mapping[str, View], table: pd.DataFrame, kept: Mapping[str, int]) -> go.Figure:
     """Of spiking networks; an ordinary one has no exit steps and is a line across."""
     ordinary = [name for name, view in found.items() if view.checkpoint.config.kind == "ann"]
     spiking = table[~table["run"].isin(ordinary)]
@@ -101,7 +94,7 @@ def _exit_curves(found: Mapping[str, View], table: pd.DataFrame, kept: Mapping[s
     for name in [] if spiking.empty else ordinary:
         accuracy = 100 * table[table["run"] == name]["accuracy"].max()
         axes.reference_line(figure, accuracy, f"{name} {accuracy:.1f} %")
-    show.chart(figure, table, "baseline_exits", "Accuracy at each exit step, by network.")
+    return figure
 
 
 def _spikes(found: Mapping[str, View], jobs: Mapping[str, Job]) -> None:
@@ -135,17 +128,20 @@ def spikes_of(config, result: evaluation.Evaluation) -> pd.DataFrame:
 # ------------------------------------------------------------------------------------------------ noise and attacks
 
 
-def disturbed(found: Mapping[str, View], kind: str, how: Settings, kept: Mapping[str, int]) -> None:
-    """One button, and accuracy against the strength of one kind of disturbance."""
+def disturbed(
+    found: Mapping[str, View], kind: str, how: Settings, kept: Mapping[str, int]
+) -> tuple[Sweep, dict[str, Job]]:
+    """One button, and accuracy against the strength of one kind of disturbance: the sweep, and its jobs, by network."""
     does = KINDS[kind]
     st.markdown(f"**{does.label}**", help=does.about)
-    asked = _sweep(kind, how)
+    attacks = [CLEAN, *(Attack(kind, strength) for strength in STRENGTHS[kind])]
+    asked = Sweep(attacks, how.samples, how.seed, how.encodings)
     submit = compare_measured.sweeps(found, asked)
     passes = sum(asked.passes(view.checkpoint.config.random_input) for view in found.values())
     said = f"{passes:,} passes through the networks."
     jobs = together.asked(f"measure_{kind}", "Measure", "Disturbing", submit, said)
     if not jobs:
-        return
+        return asked, jobs
 
     def draw() -> None:
         table = compare_measured.swept(found, jobs, asked)
@@ -154,6 +150,7 @@ def disturbed(found: Mapping[str, View], kind: str, how: Settings, kept: Mapping
             st.caption(_caption(kind, how, found))
 
     work.live(together.Together(does.label, jobs), draw, retry=False)
+    return asked, jobs
 
 
 def _caption(kind: str, how: Settings, found: Mapping[str, View]) -> str:
@@ -172,13 +169,11 @@ def _caption(kind: str, how: Settings, found: Mapping[str, View]) -> str:
     return f"{said}{shown}; bars: 95 % Wilson intervals; seed {how.seed}."
 
 
-def numbers(found: Mapping[str, View], how: Settings) -> None:
-    """What was measured of all networks, in one table: accuracy with its interval."""
+def numbers(found: Mapping[str, View], measured: Sequence[tuple[Sweep, Mapping[str, Job]]]) -> None:
+    """What was measured of all networks, in one table: accuracy with its interval. measured: as of disturbed."""
     tables, attacks = [], [CLEAN]
-    for kind in STRENGTHS:
-        asked = _sweep(kind, how)
-        jobs = {name: one(False) for name, one in compare_measured.sweeps(found, asked).items()}
-        if all(job is not None and job.state == "done" for job in jobs.values()):
+    for asked, jobs in measured:
+        if len(jobs) == len(found) and all(job.state == "done" for job in jobs.values()):
             tables.append(compare_measured.swept(found, jobs, asked))
             attacks += asked.attacks[1:]
     if tables:
@@ -186,8 +181,3 @@ def numbers(found: Mapping[str, View], how: Settings) -> None:
             table = compare_measured.accuracies(pd.concat(tables, ignore_index=True), attacks)
             st.dataframe(table, hide_index=True, height="content", column_config={"Disturbance": {"pinned": True}})
             st.caption("Where the intervals of two networks overlap, these samples do not tell them apart.")
-
-
-def _sweep(kind: str, how: Settings) -> Sweep:
-    attacks = [CLEAN, *(Attack(kind, strength) for strength in STRENGTHS[kind])]
-    return Sweep(attacks, how.samples, how.seed, how.encodings)

@@ -10,7 +10,7 @@ import streamlit as st
 from engine.checkpoint import Checkpoint, CheckpointError
 from engine.comparison import BASELINES
 
-from . import compare_measured, family, models
+from . import compare_measured, compare_runs, family, models
 from .session import View
 
 
@@ -61,13 +61,4 @@ def _opened(view: View, chosen: Sequence[str]) -> tuple[dict[str, Checkpoint], l
 
 def cautions(found: Mapping[str, View]) -> list[str]:
     """What cannot be compared between these networks, in sentences."""
-    data = {}
-    for name, view in found.items():
-        data.setdefault(view.data.title, []).append(name)
-    if len(data) < 2:
-        return []
-    said = "; ".join(f"{', '.join(names)}: {title}" for title, names in data.items())
-    return [
-        f"These networks learned different data ({said}). Each is measured on its own test samples, so what can be compared "
-        "is how their curves run, not how high."
-    ]
+    return compare_runs.other_data({name: view.data.title for name, view in found.items()}, "networks")

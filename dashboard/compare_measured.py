@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 from engine.analysis import early_exit, evaluation, robustness
@@ -69,18 +70,23 @@ def exits(found: Mapping[str, View], kept: Mapping[str, int]) -> None:
 
 def _exit_results(found: Mapping[str, View], jobs: Mapping[str, Job], kept: Mapping[str, int]) -> None:
     table = exit_tables(found, jobs)
-    if table.empty:
-        return
+    if not table.empty:
+        exit_panels(table, comparison.exit_curves(table, kept), kept, "run", "run")
+
+
+def exit_panels(table: pd.DataFrame, curves: go.Figure, kept: Mapping[str, int], what: str, key: str) -> None:
+    """Accuracy over the exit step and against energy, and a table of both. table: as exit_tables. curves: the first of the
+    charts. what: "run" or "network", which their rows are. key: of the charts, on the page and in names of files."""
     left, right = st.columns([3, 2])
+    last = table.groupby("run", sort=False).tail(1)
     with left:
         st.markdown("**Accuracy when leaving after t**, with 95 % intervals")
-        show.chart(comparison.exit_curves(table, kept), table, "run_exits", "Accuracy at each exit timestep, by run.")
+        show.chart(curves, table, f"{key}_exits", f"Accuracy at each exit timestep, by {what}.")
     with right:
         st.markdown("**Accuracy at T against energy**")
-        last = table.groupby("run", sort=False).tail(1)
         figure = comparison.accuracy_energy(last[["run", "accuracy", "energy_nj"]], kept)
-        show.chart(figure, last, "run_energy", "Accuracy at T against the energy of a sample, by run.")
-    st.dataframe(at_end(table, "Run"), hide_index=True, height="content")
+        show.chart(figure, last, f"{key}_energy", f"Accuracy at T against the energy of a sample, by {what}.")
+    st.dataframe(_at_end(last, what.capitalize()), hide_index=True, height="content")
 
 
 def exit_tables(found: Mapping[str, View], jobs: Mapping[str, Job]) -> pd.DataFrame:
@@ -93,9 +99,8 @@ def exit_tables(found: Mapping[str, View], jobs: Mapping[str, Job]) -> pd.DataFr
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def at_end(table: pd.DataFrame, what: str) -> pd.DataFrame:
-    """Each network at its T, for people. table: as exit_tables. what: heading of the names."""
-    last = table.groupby("run", sort=False).tail(1)
+def _at_end(last: pd.DataFrame, what: str) -> pd.DataFrame:
+    """Each network at its T, for people. last: the last row of each in exit_tables. what: heading of the names."""
     return pd.DataFrame(
         {
             what: last["run"],
@@ -168,7 +173,7 @@ def swept(found: Mapping[str, View], jobs: Mapping[str, Job], asked: Sweep) -> p
         parts = robustness.sweep_parts(config, asked.attacks, asked.samples, encodings)
         table = robustness.sweep_table(work.sweep_results(job, parts), encodings)
         tables.append(table[table["step"] == config.steps].assign(run=name))
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*robustness.SWEEP_COLUMNS, "run"])
 
 
 def curves(table: pd.DataFrame, kind: str, attacks: Sequence[Attack], kept: Mapping[str, int], key: str) -> None:

@@ -39,24 +39,31 @@ def differences(runs: list[Run]) -> None:
 
 def cautions(runs: list[Run]) -> list[str]:
     """What cannot be compared between these runs, in sentences."""
-    data, classes = _groups(runs, lambda run: run.recipe.dataset), _groups(runs, lambda run: run.config.classes)
-    found = []
-    if len(data) > 1:
-        said = "; ".join(f"{', '.join(names)}: {name}" for name, names in data.items())
-        found.append(
-            f"These runs learned different data ({said}). Each is measured on its own test samples, so what can be "
-            "compared is how their curves run, not how high."
-        )
+    found = other_data({run.name: run.recipe.dataset for run in runs}, "runs")
+    classes = _groups({run.name: run.config.classes for run in runs})
     if len(classes) > 1:
         said = ", ".join(f"{100 / count:.3g} % for {', '.join(names)}" for count, names in classes.items())
         found.append(f"They tell different numbers of classes apart: guessing gives {said}.")
     return found
 
 
-def _groups(runs: list[Run], of) -> dict[object, list[str]]:
+def other_data(data: Mapping[str, str], what: str) -> list[str]:
+    """A sentence where these learned different data. data: by name. what: "runs" or "networks"."""
+    groups = _groups(data)
+    if len(groups) < 2:
+        return []
+    said = "; ".join(f"{', '.join(names)}: {name}" for name, names in groups.items())
+    return [
+        f"These {what} learned different data ({said}). Each is measured on its own test samples, so what can be compared is "
+        "how their curves run, not how high."
+    ]
+
+
+def _groups(values: Mapping[str, object]) -> dict[object, list[str]]:
+    """Value → the names that have it."""
     found: dict[object, list[str]] = {}
-    for run in runs:
-        found.setdefault(of(run), []).append(run.name)
+    for name, value in values.items():
+        found.setdefault(value, []).append(name)
     return found
 
 

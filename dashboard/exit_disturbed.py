@@ -9,8 +9,7 @@ from engine.analysis import energy, exit_rules, robustness
 from engine.analysis.energy import Constants
 from engine.analysis.evaluation import Evaluation
 from engine.analysis.exit_rules import Outcome
-from engine.analysis.robustness import ATTACKS, Attack
-from engine.attacks import CLEAN
+from engine.attacks import CLEAN, KINDS, Attack
 from engine.jobs import Job
 
 from . import show, start, work
@@ -50,7 +49,11 @@ def _asked(view: View) -> tuple[Attack, int] | None:
     """The disturbance and the number of samples; None, and a sentence, where a number is out of bounds."""
     one, two, three = st.columns(3)
     kind = one.selectbox(
-        "Disturbance", list(_STRENGTHS), format_func=ATTACKS.get, key="exit_disturbance", bind="query-params"
+        "Disturbance",
+        list(_STRENGTHS),
+        format_func=lambda kind: KINDS[kind].label,
+        key="exit_disturbance",
+        bind="query-params",
     )
     knobs, (about, first, scale) = Knobs(kind), _STRENGTHS[kind]
     strength = knobs.number(two, "exit_strength", about, first)
@@ -94,8 +97,8 @@ def _compare(
         for name, found in conditions.items()
     )
     _numbers(one, other)
-    at_end = [_interval(**found.accuracy().iloc[-1][["accuracy", "low", "high"]]) for found in conditions.values()]
-    when_ready = [_interval(found.accuracy, found.low, found.high) for found in (one, other)]
+    at_end = [show.interval(*found.accuracy().iloc[-1][["accuracy", "low", "high"]]) for found in conditions.values()]
+    when_ready = [show.interval(found.accuracy, found.low, found.high) for found in (one, other)]
     st.markdown(
         f"Right when ready: {when_ready[0]} clean, {when_ready[1]} under {attack.label}. Staying to T = {view.steps}: "
         f"{at_end[0]} clean, {at_end[1]} under {attack.label}. All on the first {clean.samples:,} test samples in one "
@@ -107,10 +110,6 @@ def _compare(
     )
     said = "Share of samples that leave at each timestep, clean and disturbed."
     show.chart(charts.disturbed_exits(table, view.steps), table, "exit_disturbed", said)
-
-
-def _interval(accuracy: float, low: float, high: float) -> str:
-    return f"{show.share(accuracy)} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def _numbers(one: Outcome, other: Outcome) -> None:

@@ -22,6 +22,7 @@ from .session import View
 
 DYNAMIC = {name: title.capitalize() for name, title in RULES.items() if name != "fixed"}
 SEED = 0  # of the halves
+TOO_EARLY = 0.1  # of accuracy lost against T, from which on what is saved is no news
 _READS = {
     "confidence": ("Leave when the largest probability is at least", 0.9),
     "margin": ("Leave when the largest probability exceeds the second by at least", 0.8),
@@ -37,9 +38,6 @@ def measured(
     """Costs of every sample of a finished evaluation, and the front of all rules."""
     costs = energy.costs(_view.checkpoint.config, _evaluation, constants)
     return costs, exit_rules.front(_evaluation, costs)
-
-
-TOO_EARLY = 0.1  # of accuracy lost against T, from which on what is saved is no news
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
@@ -225,10 +223,7 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
         {
             "Rule": table["rule"].map(titles),
             "Threshold": [_threshold(rule, value) for rule, value in zip(table["rule"], table["threshold"])],
-            "Accuracy (95 % interval)": [
-                f"{show.share(row.accuracy)} ({100 * row.low:.1f} to {100 * row.high:.1f})"
-                for row in table.itertuples()
-            ],
+            "Accuracy (95 % interval)": [show.interval(row.accuracy, row.low, row.high) for row in table.itertuples()],
             "Against T": points.map("{:+.1f} points".format).replace("-0.0 points", "+0.0 points"),
             "Mean exit step": table["mean_step"].map("{:.2f}".format),
             "Spikes a sample": table["spikes"].map(show.amount),

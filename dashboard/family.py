@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from engine import run_library
@@ -44,7 +44,7 @@ def twin(view: View) -> View | None:
     checkpoint = view.checkpoint
     if not can_have_twin(checkpoint.config):
         return None
-    for name in [*filter(None, [of(view.name, models.names()).get("ann")]), *_trained(view)]:
+    for name in _candidates(view):
         try:
             other = models.open_model(name)
         except CheckpointError:
@@ -56,12 +56,11 @@ def twin(view: View) -> View | None:
     return None
 
 
-def _trained(view: View) -> list[str]:
-    """Finished runs whose settings say that they are such a twin."""
-    return [
-        f"runs/{run.name}"
-        for run in run_library.list_runs(models.runs_folder())
-        if run.state == "finished"
-        and run.recipe.dataset == view.checkpoint.dataset
-        and is_twin(run.config, view.checkpoint.config)
-    ]
+def _candidates(view: View) -> Iterator[str]:
+    """The ANN trained together with it, then finished runs whose settings say that they are such a twin."""
+    if beside := of(view.name, models.names()).get("ann"):
+        yield beside
+    for run in run_library.list_runs(models.runs_folder()):
+        fits = run.recipe.dataset == view.checkpoint.dataset and is_twin(run.config, view.checkpoint.config)
+        if fits and run.state == "finished":
+            yield f"runs/{run.name}"

@@ -156,6 +156,11 @@ def share(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
+def interval(value: float, low: float, high: float) -> str:
+    """A share with its interval: "97.2 % (95.0 to 98.4)"."""
+    return f"{share(value)} ({100 * low:.1f} to {100 * high:.1f})"
+
+
 def amount(value: float) -> str:
     """A count as people read it: 12345.6 → "12,346"; small ones keep a digit."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -11,15 +11,11 @@ from engine.jobs import AGAIN
 
 
 class Together:
-    """The jobs of several runs as the one that `work.live` shows: one bar, one Cancel."""
+    """Several jobs as the one that `work.live` shows: one bar, one Cancel."""
 
     def __init__(self, title: str, jobs: Mapping[str, Job]):
         self.title, self.jobs = title, jobs
-        self.key = " ".join(self.keys)
-
-    @property
-    def keys(self) -> list[str]:
-        return [job.key for job in self.jobs.values()]
+        self.key = " ".join(job.key for job in jobs.values())
 
     @property
     def state(self) -> str:
@@ -50,8 +46,8 @@ class Together:
 def asked(
     key: str, label: str, title: str, submit: Mapping[str, Callable[[bool], Job | None]], said: str, named: bool = True
 ) -> dict[str, Job]:
-    """A button that starts what is not known yet, and the jobs there are. submit: start → job, by run. named: whether those names
-    mean something to people."""
+    """A button that starts what is not known yet, and the jobs there are. submit: start → job, by name. named: whether
+    those names mean something to people."""
     jobs = {name: one(False) for name, one in submit.items()}
     lacking = [name for name, job in jobs.items() if job is None or job.state in AGAIN]
     if lacking and st.session_state.get(key, False):

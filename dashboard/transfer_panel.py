@@ -11,10 +11,11 @@ from engine.analysis import robustness, transfer, verdict
 from engine.attacks import CLEAN, FOLLOWING, KINDS, Attack, Attacker
 from engine.job import Job
 
-from . import family, show, together, verdict_panel, work
+from . import compare_measured, family, show, together, verdict_panel, work
 from .baseline_panels import Settings
 from .charts import baselines as charts
 from .session import View
+from .sweep_settings import Sweep
 from .verdict_panel import Checks
 
 OFFERED = [kind for kind in FOLLOWING if KINDS[kind].norm == "L∞" and kind != "autoattack"]
@@ -53,12 +54,13 @@ def section(found: Mapping[str, View], how: Settings) -> float:
         return eps / 255
     attack, views = Attack(kind, eps / 255), list(alike.values())
     submit = {f"made on {name}": _made_on(view, attack, how, views) for name, view in alike.items()}
-    submit |= {f"clean, {name}": _clean(view, how) for name, view in alike.items()}
+    clean = Sweep([CLEAN], how.samples, how.seed, how.encodings)
+    submit |= {f"clean, {name}": one for name, one in compare_measured.sweeps(alike, clean).items()}
     said = f"{attack.label}: made on each of {len(alike)} networks, {how.samples} images each, and shown to all."
     jobs = together.asked("measure_transfer", "Measure", "Making and trying images", submit, said, named=False)
     if jobs:
         work.live(
-            together.Together("Making and trying images", jobs), lambda: _draw(alike, jobs, attack, how), retry=False
+            together.Together("Making and trying images", jobs), lambda: _draw(alike, jobs, attack, clean), retry=False
         )
     return eps / 255
 
@@ -83,28 +85,21 @@ def _made_on(view: View, attack: Attack, how: Settings, targets: Sequence[View])
     return lambda start: work.transfer_job(view, attack, how.samples, how.seed, targets, how.encodings, start)
 
 
-def _clean(view: View, how: Settings):
-    encodings = robustness.encodings_shown(view.checkpoint.config, how.encodings)
-    return lambda start: work.sweep_job(view, [CLEAN], how.samples, how.seed, start, encodings)
-
-
-def _draw(found: Mapping[str, View], jobs: Mapping[str, Job], attack: Attack, how: Settings) -> None:
-    answers, clean = {}, {}
-    for name, view in found.items():
-        job = jobs.get(f"made on {name}")
-        if job is not None and job.state == "done":
-            answers[name] = pd.concat(job.results, ignore_index=True)
-        job = jobs.get(f"clean, {name}")
-        if job is not None and job.state == "done":
-            encodings = robustness.encodings_shown(view.checkpoint.config, how.encodings)
-            parts = robustness.sweep_parts(view.checkpoint.config, [CLEAN], how.samples, encodings)
-            clean[name] = float(robustness.answers(dict(work.sweep_results(job, parts))[CLEAN], encodings).mean())
-    table = transfer.matrix(answers, clean, list(found))
+def _draw(found: Mapping[str, View], jobs: Mapping[str, Job], attack: Attack, clean: Sweep) -> None:
+    done = {name: job for name, job in jobs.items() if job.state == "done"}
+    answers = {
+        name: pd.concat(done[f"made on {name}"].results, ignore_index=True)
+        for name in found
+        if f"made on {name}" in done
+    }
+    untouched = {name: done[f"clean, {name}"] for name in found if f"clean, {name}" in done}
+    right = compare_measured.swept(found, untouched, clean)
+    table = transfer.matrix(answers, dict(zip(right["run"], right["accuracy"])), list(found))
     if table.empty:
         return
     show.chart(charts.transfer(table), table, "baseline_transfer", "Accuracy of each network on images made on each.")
     st.caption(
-        f"Right answers (%) on the first {how.samples} test samples under {attack.label}; the diagonal is the direct attack. A "
+        f"Right answers (%) on the first {clean.samples} test samples under {attack.label}; the diagonal is the direct attack. A "
         f"number is known to ± {50 * float((table['high'] - table['low']).max()):.0f} points or better (95 %). "
         + fooled_by_others(table)
     )
@@ -151,7 +146,10 @@ def trusted(found: Mapping[str, View], how: Settings, eps: float) -> None:
     }
     submit = {f"{name} {part}": one for name, of in checks.items() for part, one in of.submit().items()}
     passes = sum(of.passes for of in checks.values())
-    said = f"Eight checks of the attacker (of an ANN seven) on {samples} samples at ε = {255 * eps:.3g}/255, {passes:,} passes through the networks."
+    said = (
+        f"Eight checks of the attacker (of an ANN seven) on {samples} samples at ε = {255 * eps:.3g}/255, {passes:,} passes "
+        "through the networks."
+    )
     jobs = together.asked("measure_trust", "Check", "Checking the attacker", submit, said, named=False)
     if not jobs:
         return

@@ -49,10 +49,9 @@ class Checks:
     @property
     def passes(self) -> int:
         """Forward passes it costs, but for those of the twin, a backward pass counted as two."""
-        attacks = list(verdict.attacks(self.eps, self.attacker).values())
         random = self.view.checkpoint.config.random_input
         looks = 3 * (self.attacker.draws if random else 1) * self.samples
-        return looks + Sweep(attacks, self.samples, self.seed, self.encodings).passes(random)
+        return looks + Sweep(self._attacks, self.samples, self.seed, self.encodings).passes(random)
 
     @property
     def affordable(self) -> bool:
@@ -64,8 +63,8 @@ class Checks:
         settings = (self.samples, self.seed)
         jobs = {
             "gradients": lambda start: work.gradient_job(self.view, self.attacker, *settings, start),
-            "attacks": lambda start: work.verdict_job(
-                self.view, self.eps, self.attacker, *settings, self.encodings, start
+            "attacks": lambda start: work.sweep_job(
+                self.view, self._attacks, *settings, start, self.encodings, "Checking the attacker"
             ),
         }
         if self.twin is not None:
@@ -73,6 +72,10 @@ class Checks:
                 self.twin, self._on_twin, *settings, [self.view, self.twin], self.encodings, start
             )
         return jobs
+
+    @property
+    def _attacks(self) -> list[Attack]:
+        return list(verdict.attacks(self.eps, self.attacker).values())
 
     @property
     def _on_twin(self) -> Attack:
@@ -86,7 +89,7 @@ class Checks:
         config = self.view.checkpoint.config
         if "attacks" in done:
             attacks = verdict.attacks(self.eps, self.attacker)
-            parts = robustness.sweep_parts(config, list(attacks.values()), self.samples, self.encodings)
+            parts = robustness.sweep_parts(config, self._attacks, self.samples, self.encodings)
             results = dict(work.sweep_results(done["attacks"], parts))
             # all on the same samples, which those of the sweep need not be
             known = {name: robustness.answers(results[attack], self.encodings) for name, attack in attacks.items()}
@@ -173,8 +176,8 @@ def _answer(checks: Sequence[Check], of: Checks, over: bool) -> None:
     with st.expander("The evidence"):
         st.caption(
             f"At ε = {255 * of.eps:.3g}/255 on {of.samples} samples; the curves are those of the sweep. The gradient that was "
-            f"followed: {of.attacker.label}. Accuracies are at T, and compared sample by sample: less than two points, or less than the 95 % "
-            "interval of the difference, counts for nothing."
+            f"followed: {of.attacker.label}. Accuracies are at T, and compared sample by sample: less than two points, or "
+            "less than the 95 % interval of the difference, counts for nothing."
         )
         st.table(table(checks).set_index("Check"))
 
@@ -192,6 +195,7 @@ def _passed(checks: Sequence[Check], of: Checks) -> None:
 
 
 def table(checks: Sequence[Check]) -> pd.DataFrame:
+    """The evidence, for people: Check, Result, Measured and, where there is any, What to try."""
     columns = {
         "Check": [check.name for check in checks],
         "Result": [MARKS[check.passed] if check.found else "– not measured" for check in checks],

@@ -25,6 +25,7 @@ from engine.training_job import train_run
 from . import navigation
 from .models import runs_folder
 from .session import View
+from .together import Together
 
 SEED = 0  # of the input spikes, unless a page asks for another
 
@@ -45,12 +46,18 @@ def evaluation_job(view: View, precision: str = "float32", start: bool | None = 
 
 
 def sweep_job(
-    view: View, attacks: Sequence[Attack], samples: int, seed: int, start: bool | None, encodings: int = 1
+    view: View,
+    attacks: Sequence[Attack],
+    samples: int,
+    seed: int,
+    start: bool | None,
+    encodings: int = 1,
+    title: str = "",
 ) -> Job | None:
     """Accuracy under these attacks on the first `samples` test samples, each in so many random encodings; None if it
-    never ran and `start` is False."""
+    never ran and `start` is False. title: for people, where it is not just what was asked for."""
     parts = robustness.sweep_parts(view.checkpoint.config, attacks, samples, encodings)
-    title, settings = f"Disturbing {samples} test samples", {"seed": seed, "encodings": encodings}
+    title, settings = title or f"Disturbing {samples} test samples", {"seed": seed, "encodings": encodings}
     return _submit(view, title, robustness.attack_rows, parts, start=start, **settings)
 
 
@@ -76,16 +83,6 @@ def transfer_job(
         large={"targets": (networks, names)},
         seed=seed,
     )
-
-
-def verdict_job(
-    view: View, eps: float, attacker: Attacker, samples: int, seed: int, encodings: int, start: bool | None
-) -> Job | None:
-    """The accuracies that verdict.verdict needs at ε, as of a sweep; None as of sweep_job."""
-    attacks = list(verdict.attacks(eps, attacker).values())
-    parts = robustness.sweep_parts(view.checkpoint.config, attacks, samples, encodings)
-    settings = {"seed": seed, "encodings": encodings}
-    return _submit(view, "Checking the attacker", robustness.attack_rows, parts, start=start, **settings)
 
 
 def gradient_job(view: View, attacker: Attacker, samples: int, seed: int, start: bool | None) -> Job | None:
@@ -242,9 +239,9 @@ def _state(job: Job, watched: Sequence[Job], retry: bool) -> None:
         if one.state == "failed":
             st.error(f"{one.title}: {one.error}")
         if retry and one.state in ("failed", "cancelled") and st.button("Try again", key=f"retry {one.key}"):
-            for key in getattr(one, "keys", [one.key]):  # of several jobs that are shown as one
-                if (again := jobs().get(key)) is not None and again.state in AGAIN:
-                    jobs().forget(key)
+            for inside in one.jobs.values() if isinstance(one, Together) else [one]:
+                if inside.state in AGAIN:
+                    jobs().forget(inside.key)
             st.rerun()
 
 

@@ -31,10 +31,11 @@ with st.container(key="over_time"):
     baseline_panels.over_time(found, kept)
 st.subheader("Under noise and attacks", anchor=False)
 how = baseline_panels.settings(found)
+measured = []
 for column, kind in zip(st.columns(len(baseline_panels.STRENGTHS)), baseline_panels.STRENGTHS):
     with column, st.container(key=f"under_{kind}"):
-        baseline_panels.disturbed(found, kind, how, kept)
-baseline_panels.numbers(found, how)
+        measured.append(baseline_panels.disturbed(found, kind, how, kept))
+baseline_panels.numbers(found, measured)
 with st.container(key="transfer_matrix"):
     eps = transfer_panel.section(found, how)
 with st.container(key="trusted"):

@@ -16,12 +16,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..attacks import KINDS, Attack, perturb
+from ..attacks import Attack, perturb
 from ..datasets import to_unit
 from ..snn import ModelConfig
 from .evaluation import Evaluation, evaluate, part_size, wilson
 
-ATTACKS = {name: kind.label for name, kind in KINDS.items()}
 _STREAM = 1 << 32  # between the numbers of a sample's encodings; below it, the sample's own number
 
 

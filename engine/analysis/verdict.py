@@ -47,9 +47,8 @@ def attacks(eps: float, attacker: Attacker) -> dict[str, Attack]:
         "half": Attack("pgd", eps / 2, 10, **follow),
         "pgd": Attack("pgd", eps, 10, **follow),
         "long": Attack("pgd", eps, 20, **follow),
-        "full": Attack(
-            "bim", 1.0, 10, **follow
-        ),  # from the image itself: random starts of this size fool by themselves
+        # from the image itself: random starts of this size fool by themselves
+        "full": Attack("bim", 1.0, 10, **follow),
         "square": Attack("square", eps, QUERIES, attacker=replace(attacker, draws=1)),
     }
 
@@ -58,8 +57,8 @@ def zero_gradients(
     attacker: Attacker, start: int, stop: int, *, model, pixels, labels, mean, std, seed
 ) -> pd.DataFrame:
     """sample, zero, open: of each row start … stop − 1, how many values of the gradient of the cross-entropy with respect
-    to the image are exactly 0, or no number, of the `open` ones, where the expected input changes with the pixel (in the rate code those
-    with |x| ≤ 2; else all).
+    to the image are exactly 0, or no number, of the `open` ones, where the expected input changes with the pixel (in the
+    rate code those with |x| ≤ 2; else all).
     """
     rows = torch.arange(start, stop)
     unit = to_unit(pixels[rows]).to(device())

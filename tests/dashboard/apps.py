@@ -2,14 +2,28 @@
 
 import base64
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from dashboard import work
 
 APP = Path(__file__).resolve().parents[2] / "dashboard" / "app.py"
 WAIT = 120
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Path]:
+    """The app on this folder of runs; its work queue is closed at the end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BNTT_RUNS", str(folder))
+        patch.delenv("BNTT_SCHEDULER", raising=False)
+        yield folder
+        work.jobs().close()
+        work.jobs.clear()
 
 
 def finished(app):

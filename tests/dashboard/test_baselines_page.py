@@ -16,7 +16,7 @@ from engine.analysis.transfer import Target, transfer_rows
 from engine.attacks import Attack, Attacker
 from engine.comparison import BASELINES, config_of
 from engine.datasets import get
-from tests.dashboard.apps import APP, WAIT, assert_drawn, figure, finished, healthy, said
+from tests.dashboard.apps import APP, WAIT, assert_drawn, figure, finished, healthy, said, serving
 
 CONFIG = ModelConfig(arch="vgg-small", steps=4, in_shape=(1, 16, 16), layout="C4 P F8")
 SAMPLES = 4
@@ -43,12 +43,8 @@ def runs(tmp_path_factory):
     images = normalised(pixels[:64], mean, std)
     save("set/converted", conversion.convert(model, images, steps=6, encoding="poisson"))
     save("alone", build_model(ModelConfig(arch="vgg-small", steps=3, in_shape=(1, 16, 16), layout="C6 P F8")).eval())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BNTT_RUNS", str(folder))
-        patch.delenv("BNTT_SCHEDULER", raising=False)
+    with serving(folder):
         yield folder
-        work.jobs().close()
-        work.jobs.clear()
 
 
 def opened(model="runs/set/bntt", **query) -> AppTest:

@@ -16,11 +16,11 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from dashboard import data as data_sets
-from dashboard import session, work
+from dashboard import session
 from engine import ModelConfig, build_model, datasets, save_checkpoint
 from engine.datasets import Remote, get
 from engine.datasets.idx import TEST, TRAIN
-from tests.dashboard.apps import APP, WAIT, finished, healthy
+from tests.dashboard.apps import APP, WAIT, finished, healthy, serving
 from tests.engine.test_aedat import aedat_bytes
 
 PAGES = ("overview", "gamma", "spikes", "early_exit", "robustness")
@@ -48,12 +48,8 @@ def runs(tmp_path_factory):
         save_checkpoint(
             folder / "set" / name / "model.safetensors", model, dataset=dataset, mean=entry.mean, std=entry.std
         )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BNTT_RUNS", str(folder))
-        patch.delenv("BNTT_SCHEDULER", raising=False)
+    with serving(folder):
         yield folder
-        work.jobs().close()
-        work.jobs.clear()
 
 
 @pytest.fixture(autouse=True)

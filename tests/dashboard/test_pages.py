@@ -18,7 +18,7 @@ from engine.attacks import KINDS, Attack, Attacker
 from engine.datasets import fit, get
 from engine.jobs import OVER
 from engine.snn import Surrogate
-from tests.dashboard.apps import APP, WAIT, assert_drawn, drawn, finished, healthy, said
+from tests.dashboard.apps import APP, WAIT, assert_drawn, drawn, finished, healthy, said, serving
 from tests.engine.checkpoint_files import norm_stack, published_state, torch_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,12 +66,8 @@ def runs(tmp_path_factory):
         steps=2,
         dataset="cifar100",
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BNTT_RUNS", str(folder))
-        patch.delenv("BNTT_SCHEDULER", raising=False)
+    with serving(folder):
         yield folder
-        work.jobs().close()
-        work.jobs.clear()
 
 
 def opened(page="overview", model="runs/tiny", **query) -> AppTest:
