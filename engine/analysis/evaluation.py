@@ -162,7 +162,7 @@ def evaluate(
             normalised(pixels[rows], mean, std),
             seed=seed,
             samples=samples[rows].to(device()),
-            observe=lambda layer, spikes, _membrane: counts.append(_count(model.config, layer, spikes)),
+            counts=counts,
         )
         confidence, margin, entropy = (measure.cpu().numpy() for measure in certainty(scores))
         parts.append(
@@ -176,15 +176,6 @@ def evaluate(
             )
         )
     return join(parts)
-
-
-def _count(config: ModelConfig, layer: int, spikes: Tensor) -> Tensor:
-    """Spikes of each sample at each timestep, int64 [T, B], as Evaluation.spikes holds them."""
-    if layer >= 0 and config.kind == "ann":
-        return torch.zeros(spikes.shape[:2], dtype=torch.int64, device=spikes.device)
-    if layer < 0 and config.encoding == "events":
-        return spikes.flatten(2).sum(2).to(torch.int64)
-    return spikes.flatten(2).count_nonzero(2)
 
 
 def evaluate_rows(start: int, stop: int, *, model, pixels, labels, mean, std, seed, precision="float32") -> Evaluation:

@@ -267,4 +267,4 @@ def _build(config: ModelConfig, tensors: dict[str, Tensor]) -> SpikingNetwork:
     with torch.device("meta"):
         model = SpikingNetwork(config)
     model.load_state_dict(state, assign=True)
-    return model.eval()
+    return model.to(memory_format=torch.channels_last).eval()

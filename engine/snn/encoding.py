@@ -36,8 +36,8 @@ def sample_keys(images: Tensor) -> Tensor:
     return _mix(_mix(bits, (place * _GOLDEN) & _MASK).sum(1) & _MASK)
 
 
-def uniform(seed: int, samples: Tensor, steps: int, pixels: int) -> Tensor:
-    """Uniform random numbers in [0, 1) on a grid of 2^-24: float32 [steps, B, pixels].
+def uniform(seed: int, samples: Tensor, steps: int, pixels: int, start: int = 0) -> Tensor:
+    """Uniform random numbers in [0, 1) on a grid of 2^-24: float32 [steps, B, pixels], of timesteps start + 1, ….
 
     seed: any integer. samples: int64 [B], which sample each row is.
     """
@@ -45,13 +45,19 @@ def uniform(seed: int, samples: Tensor, steps: int, pixels: int) -> Tensor:
     samples = samples.to(torch.int64)
     low = _mix((samples & _MASK) ^ seed_low, seed_high)[:, None]
     high = _mix((samples >> 32 & _MASK) ^ low[:, 0], seed_low ^ _GOLDEN)[:, None]
-    counter = torch.arange(steps * pixels, device=samples.device, dtype=torch.int64).view(steps, 1, pixels)
+    counter = torch.arange(start * pixels, (start + steps) * pixels, device=samples.device, dtype=torch.int64).view(steps, 1, pixels)
     bits = _mix(((counter * _GOLDEN) & _MASK) ^ low, high)
     return (bits >> 8).to(torch.float32) * 2.0**-24
 
 
 def poisson(
-    images: Tensor, steps: int, seed: int, samples: Tensor | None = None, *, straight_through: bool = True
+    images: Tensor,
+    steps: int,
+    seed: int,
+    samples: Tensor | None = None,
+    *,
+    straight_through: bool = True,
+    start: int = 0,
 ) -> Tensor:
     """Signed rate code: spikes in {−1, 0, 1}, [steps, B, …], with E[s] = sign(x)·min(|x|/2, 1).
 
@@ -62,8 +68,8 @@ def poisson(
     Source: Kim & Panda 2021 for the code; Bengio et al., arXiv 1308.3432, for straight-through estimation.
     """
     samples = sample_keys(images) if samples is None else samples
-    draw = uniform(seed, samples, steps, images[0].numel()).view(steps, *images.shape)
-    spikes = torch.where(2.0 * draw <= images.detach().abs(), images.detach().sign(), 0.0)
+    draw = uniform(seed, samples, steps, images[0].numel(), start).view(steps, *images.shape)
+    spikes = (draw.mul_(2.0) <= images.detach().abs()) * images.detach().sign()
     if not images.requires_grad:
         return spikes
     expected = images.clamp(-2.0, 2.0) / 2.0 if straight_through else 0.0 * images

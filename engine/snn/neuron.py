@@ -1,4 +1,4 @@
-"""Leaky integrate-and-fire with soft reset, over all timesteps at once."""
+"""What stands for the derivative of a spike in the backward pass."""
 
 from __future__ import annotations
 
@@ -58,42 +58,3 @@ class Surrogate:
 
 
 TRAINED = Surrogate()
-
-
-class _LIF(torch.autograd.Function):
-    """u_t = λ·u'_{t−1} + y_t;  s_t = 1[u_t > θ];  u'_t = u_t − θ·s_t, the reset detached from the gradient."""
-
-    @staticmethod
-    def forward(ctx, current: Tensor, leak: float, threshold: float, surrogate: Surrogate):
-        spikes = torch.empty_like(current)
-        membrane = torch.empty_like(current)
-        carried = None
-        for t in range(current.shape[0]):
-            u = membrane[t]
-            if carried is None:
-                u.copy_(current[t])
-            else:
-                torch.add(current[t], carried, alpha=leak, out=u)
-            torch.gt(u, threshold, out=spikes[t])
-            carried = torch.sub(u, spikes[t], alpha=threshold)
-        ctx.save_for_backward(membrane)
-        ctx.leak, ctx.threshold, ctx.surrogate = leak, threshold, surrogate
-        ctx.mark_non_differentiable(membrane)
-        return spikes, membrane
-
-    @staticmethod
-    def backward(ctx, grad_spikes: Tensor, _):
-        (membrane,) = ctx.saved_tensors
-        grad = ctx.surrogate.derivative(membrane, ctx.threshold).mul_(grad_spikes)
-        for t in range(grad.shape[0] - 2, -1, -1):
-            grad[t].add_(grad[t + 1], alpha=ctx.leak)
-        return grad, None, None, None
-
-
-def lif(current: Tensor, leak: float, threshold: float, surrogate: Surrogate = TRAINED) -> tuple[Tensor, Tensor]:
-    """Spikes {0, 1} and membrane potential u_t (before the reset) of LIF neurons, both shaped like `current`.
-
-    current: y, [T, …]. The first row meets u_0 = 0. Threshold strict: a neuron fires when u > θ.
-    The gradient flows through the surrogate and through the leak; none flows through the reset.
-    """
-    return _LIF.apply(current, leak, threshold, surrogate)

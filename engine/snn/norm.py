@@ -1,6 +1,8 @@
 """Batch Normalization Through Time, and the other ways of normalising that it is compared with.
 
-Each takes x: [T, B, C, …], or [1, B, C, …] standing for the same input at every timestep, and returns [steps, B, C, …].
+A norm says what each timestep is normalised with (`scaling`), and engine.snn.layer computes with that, together with
+the neurons that follow. Called directly, a norm takes x: [T, B, C, …], or [1, B, C, …] standing for the same input at
+every timestep, and returns [steps, B, C, …].
 
 Statistics are synchronised: where several processes train together (an initialised process group of torch.distributed
 of more than one, each with a batch of the same size), every mean and variance of a batch is that of the batches of all
@@ -10,47 +12,48 @@ processes, timestep by timestep, as one process with the whole batch has it; so 
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from . import processes
+from .kernels import plain
+from .layer import Scaling, normalise, rows
 
 EPS = 1e-4
 MOMENTUM = 0.1
 
 
-class _Sum(torch.autograd.Function):
-    """Σ over all processes. Each process's x enters every process's loss, so the gradients are summed alike."""
+class Norm(nn.Module):
+    """What all norms share."""
 
-    @staticmethod
-    def forward(_ctx, x: Tensor) -> Tensor:
-        total = x.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
+    def forward(self, x: Tensor, steps: int, threshold: float = 1.0) -> Tensor:
+        """Normalise each timestep (shapes: see the module); threshold: θ of the neurons that follow."""
+        return normalise(x, self.scaling(x, 0, steps, threshold))
 
-    @staticmethod
-    def backward(_ctx, gradient: Tensor) -> Tensor:
-        return _Sum.apply(gradient)
+    def scaling(self, x: Tensor, start: int, steps: int, threshold: float, update: bool = True) -> Scaling:
+        """What x, the input of timesteps start + 1 … start + steps, is normalised with.
 
-
-def _processes() -> int:
-    """How many processes train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        While training, running estimates move, unless `update` is False: for timesteps that are computed again.
+        """
+        raise NotImplementedError
 
 
-def _moments(x: Tensor, over: tuple[int, ...]) -> tuple[Tensor, Tensor, int]:
-    """Variance and mean over the axes `over`, as rows [steps, C] or [1, C], and how many values each is of.
+def _moments(x: Tensor, *, over_time: bool = False) -> tuple[Tensor, Tensor, int]:
+    """Mean and variance [T, C] of each timestep, or [1, C] of all together, and how many values each is of.
 
     Of all processes together, with σ² = mean of (σ²_p + (μ_p − μ)²): the law of total variance, which unlike
     E[x²] − μ² loses no digits where the mean is large.
     """
-    var, mean = torch.var_mean(x, over, correction=0)
+    flat = rows(x.detach())
+    mean, var = plain.moments(flat.flatten(0, 1)[None] if over_time else flat)
     count = x.numel() // mean.numel()
-    if (processes := _processes()) > 1:
+    if (several := processes.count()) > 1:
         local = mean
-        mean = _Sum.apply(local) / processes
-        var = _Sum.apply(var + (local - mean) ** 2) / processes
-        count *= processes
-    return var.view(-1, x.shape[2]), mean.view(-1, x.shape[2]), count
+        mean = processes.summed(local.clone()) / several
+        var = processes.summed(var + (local - mean) ** 2) / several
+        count *= several
+    if count < 2:
+        raise ValueError("training needs more than one value per channel: use a batch of at least 2 images")
+    return mean, var, count
 
 
 class _Step(nn.Module):
@@ -64,7 +67,7 @@ class _Step(nn.Module):
         self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long))
 
 
-class BNTT(nn.ModuleList):
+class BNTT(Norm, nn.ModuleList):
     """y_t = γ_t · (x_t − μ_t) / √(σ²_t + ε), t = 1…T, each timestep with statistics of its own (ε = 1e-4).
 
     Child t − 1 holds the tensors of timestep t, so a state_dict has the published keys `<t-1>.weight` and so on.
@@ -75,64 +78,68 @@ class BNTT(nn.ModuleList):
     def __init__(self, steps: int, channels: int):
         super().__init__(_Step(channels) for _ in range(steps))
 
-    def forward(self, x: Tensor, steps: int) -> Tensor:
-        """Normalise each timestep by itself (shapes: see the module)."""
-        if self.training:
-            mean, inverse = self._batch_statistics(x, steps)
-        else:
-            mean = self._stack("running_mean", steps)
-            inverse = (self._stack("running_var", steps) + EPS).rsqrt()
-        scale = self._stack("weight", steps) * inverse
-        shape = (steps, 1, -1) + (1,) * (x.dim() - 3)
-        return torch.addcmul((-mean * scale).view(shape), x, scale.view(shape))
+    def scaling(self, x: Tensor, start: int, steps: int, threshold: float, update: bool = True) -> Scaling:
+        """γ of each timestep, with the batch's statistics while training and the running ones otherwise."""
+        span = slice(start, start + steps)
+        gamma = self._stack("weight", span)
+        if not self.training:
+            return Scaling(gamma, self._stack("running_mean", span), (self._stack("running_var", span) + EPS).rsqrt())
+        mean, var, count = _moments(x)
+        if update:
+            self._follow(span, mean.expand_as(gamma), (var * (count / (count - 1))).expand_as(gamma))
+        return Scaling(gamma, mean.expand_as(gamma), (var + EPS).rsqrt().expand_as(gamma), count=count)
 
     def gamma(self) -> Tensor:
         """γ as one tensor [T, C]."""
-        return self._stack("weight", len(self))
+        return self._stack("weight")
 
     def running_mean(self) -> Tensor:
         """Running mean μ as one tensor [T, C]."""
-        return self._stack("running_mean", len(self))
+        return self._stack("running_mean")
 
     def running_var(self) -> Tensor:
         """Running variance σ² as one tensor [T, C]."""
-        return self._stack("running_var", len(self))
+        return self._stack("running_var")
 
-    def _stack(self, name: str, steps: int) -> Tensor:
-        return torch.stack([getattr(self[t], name) for t in range(steps)])
+    def _stack(self, name: str, span: slice = slice(None)) -> Tensor:
+        return torch.stack(self._of_steps(name, span))
 
-    def _batch_statistics(self, x: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-        var, mean, count = _moments(x, (1, *range(3, x.dim())))
-        if count < 2:
-            raise ValueError("training needs more than one value per channel: use a batch of at least 2 images")
-        with torch.no_grad():
-            unbiased = var * (count / (count - 1))
-            for t in range(steps):
-                row = t if x.shape[0] > 1 else 0
-                self[t].running_mean.lerp_(mean[row], MOMENTUM)
-                self[t].running_var.lerp_(unbiased[row], MOMENTUM)
-                self[t].num_batches_tracked += 1
-        return mean.expand(steps, -1), (var + EPS).rsqrt().expand(steps, -1)
+    def _of_steps(self, name: str, span: slice) -> list[Tensor]:
+        return [getattr(step, name) for step in list(self)[span]]
+
+    @torch.no_grad()
+    def _follow(self, span: slice, mean: Tensor, unbiased: Tensor):
+        """All timesteps in one call: on a GPU, hundreds of small ones would take longer than the layer itself."""
+        for name, batch in (("running_mean", mean), ("running_var", unbiased)):
+            held = self._of_steps(name, span)
+            torch._foreach_lerp_(held, list(batch.to(held[0].dtype).unbind()), MOMENTUM)
+        torch._foreach_add_(self._of_steps("num_batches_tracked", span), 1)
 
 
-def _normalised(norm: nn.BatchNorm1d, x: Tensor, over: tuple[int, ...], updates: int, weight: Tensor) -> Tensor:
-    """What torch's batch normalisation does while training, but over the batches of all processes.
+class _BatchNorm(nn.BatchNorm1d):
+    """Parameters and running statistics of one BatchNorm, with torch's names, ε and momentum, for any dimensions."""
 
-    over: the axes that share a mean. updates: how often the running estimates move: at each timestep, or once.
-    """
-    var, mean, count = _moments(x, over)
-    with torch.no_grad():
+    forward = Norm.forward
+
+    def _fixed(self, steps: int, scale: float = 1.0) -> Scaling:
+        inverse = (self.running_var + self.eps).rsqrt()
+        return self._of(steps, self.running_mean[None], inverse[None], scale)
+
+    def _of(self, steps: int, mean: Tensor, inverse: Tensor, scale: float = 1.0, **batch) -> Scaling:
+        gamma, beta = (one.expand(steps, -1) for one in (self.weight * scale, self.bias))
+        return Scaling(gamma, mean.expand_as(gamma), inverse.expand_as(gamma), beta, **batch)
+
+    @torch.no_grad()
+    def _follow(self, updates: int, mean: Tensor, var: Tensor, count: int):
+        unbiased = var * (count / (count - 1))
         for t in range(updates):
             row = t if len(mean) > 1 else 0
-            norm.running_mean.lerp_(mean[row], norm.momentum)
-            norm.running_var.lerp_(var[row] * (count / (count - 1)), norm.momentum)
-        norm.num_batches_tracked += updates
-    shape = (-1, 1, x.shape[2]) + (1,) * (x.dim() - 3)
-    scale = weight * (var + norm.eps).rsqrt()
-    return torch.addcmul(norm.bias.view(shape), x - mean.view(shape), scale.view(shape))
+            self.running_mean.lerp_(mean[row].to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_(unbiased[row].to(self.running_var.dtype), self.momentum)
+        self.num_batches_tracked += updates
 
 
-class SharedNorm(nn.BatchNorm1d):
+class SharedNorm(_BatchNorm):
     """One BatchNorm for all timesteps, applied at each: y_t = γ·(x_t − μ)/√(σ² + ε) + β, torch's ε and momentum.
 
     While training, μ and σ² are those of the batch at timestep t, and the one running estimate follows all timesteps in
@@ -140,46 +147,33 @@ class SharedNorm(nn.BatchNorm1d):
     compare BNTT with.
     """
 
-    def forward(self, x: Tensor, steps: int) -> Tensor:
-        """Normalise each timestep with the one γ and β."""
+    def scaling(self, x: Tensor, start: int, steps: int, threshold: float, update: bool = True) -> Scaling:
+        """The one γ and β for each timestep."""
         if not self.training:
-            return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2]).expand(steps, *x.shape[1:])
-        if _processes() > 1:
-            return _normalised(self, x, (1, *range(3, x.dim())), steps, self.weight).expand(steps, *x.shape[1:])
-        return torch.stack([super(SharedNorm, self).forward(x[t if len(x) > 1 else 0]) for t in range(steps)])
-
-    def _check_input_dim(self, x: Tensor):
-        """Any number of dimensions will do."""
+            return self._fixed(steps)
+        mean, var, count = _moments(x)
+        if update:
+            self._follow(steps, mean, var, count)
+        return self._of(steps, mean, (var + self.eps).rsqrt(), count=count)
 
 
-class TDNorm(nn.BatchNorm1d):
+class TDNorm(_BatchNorm):
     """tdBN: y = γ·θ·(x − μ)/√(σ² + ε) + β with μ and σ² over batch, space and time together (α = 1: no residual paths).
 
     Source: Zheng et al., "Going Deeper With Directly-Trained Larger Spiking Neural Networks", AAAI 2021.
     """
 
-    def forward(self, x: Tensor, steps: int, threshold: float) -> Tensor:
-        """Normalise all timesteps together, to the scale of the threshold θ."""
-        if self.training and _processes() > 1:
-            y = _normalised(self, x, (0, 1, *range(3, x.dim())), 1, self.weight * threshold)
-            return y.expand(steps, *x.shape[1:])
-        rows = x.flatten(0, 1)
-        if self.training:
-            self.num_batches_tracked += 1
-        y = F.batch_norm(
-            rows,
-            self.running_mean,
-            self.running_var,
-            self.weight * threshold,
-            self.bias,
-            self.training,
-            self.momentum,
-            self.eps,
-        )
-        return y.unflatten(0, x.shape[:2]).expand(steps, *x.shape[1:])
+    def scaling(self, x: Tensor, start: int, steps: int, threshold: float, update: bool = True) -> Scaling:
+        """γ·θ and β for all timesteps; while training x must hold all of them."""
+        if not self.training:
+            return self._fixed(steps, threshold)
+        mean, var, count = _moments(x, over_time=True)
+        if update:
+            self._follow(1, mean, var, count)
+        return self._of(steps, mean, (var + self.eps).rsqrt(), threshold, count=count, over_time=True)
 
 
-class Folded(nn.Module):
+class Folded(Norm):
     """y = scale·x + bias per channel: what is left of a BatchNorm after conversion (see engine.conversion)."""
 
     def __init__(self, channels: int):
@@ -187,23 +181,27 @@ class Folded(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Tensor, steps: int) -> Tensor:
-        """Scale and shift each timestep alike."""
-        shape = (1, 1, -1) + (1,) * (x.dim() - 3)
-        y = torch.addcmul(self.bias.view(shape), x, self.weight.view(shape))
-        return y.expand(steps, *x.shape[1:])
+    def scaling(self, x: Tensor, start: int, steps: int, threshold: float, update: bool = True) -> Scaling:
+        """Scale and bias, the same at each timestep."""
+        none, one = torch.zeros_like(self.weight), torch.ones_like(self.weight)
+        return Scaling(*(part.expand(steps, -1) for part in (self.weight, none, one, self.bias)))
 
 
-class NoNorm(nn.Module):
+class NoNorm(Norm):
     """y = x."""
 
-    def forward(self, x: Tensor, steps: int) -> Tensor:
-        """Nothing but the shape."""
-        return x.expand(steps, *x.shape[1:])
+    def __init__(self, channels: int):
+        super().__init__()
+        self._channels = channels
+
+    def scaling(self, x: Tensor, start: int, steps: int, threshold: float, update: bool = True) -> Scaling:
+        """1 and 0."""
+        one = torch.ones(steps, self._channels, dtype=plain.precise(x), device=x.device)
+        return Scaling(one, torch.zeros_like(one), one)
 
 
 def build_norm(kind: str, steps: int, channels: int) -> nn.Module:
     """The norm of one layer; kind: one of engine.snn.NORMS."""
     if kind == "bntt":
         return BNTT(steps, channels)
-    return NoNorm() if kind == "none" else {"bn": SharedNorm, "tdbn": TDNorm, "folded": Folded}[kind](channels)
+    return {"bn": SharedNorm, "tdbn": TDNorm, "folded": Folded, "none": NoNorm}[kind](channels)

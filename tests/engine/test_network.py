@@ -134,35 +134,6 @@ def test_training_statistics_equal_torch_batch_norm():
         assert model.bntt1[t].num_batches_tracked == norm.num_batches_tracked
 
 
-def test_gradient_equals_autograd_through_a_plain_loop():
-    """The hand-written backward pass of the neuron, against autograd through the textbook recursion in float64."""
-    from engine.snn.neuron import TRAINED, lif
-
-    class Spike(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, u):
-            ctx.save_for_backward(u)
-            return (u > 0.9).to(u)
-
-        @staticmethod
-        def backward(ctx, grad):
-            return grad * TRAINED.derivative(ctx.saved_tensors[0], 0.9)
-
-    generator = torch.Generator().manual_seed(3)
-    y = (2 * torch.randn(7, 5, 4, generator=generator, dtype=torch.float64)).requires_grad_()
-    pull = torch.randn(7, 5, 4, generator=generator, dtype=torch.float64)
-    spikes, _ = lif(y, 0.8, 0.9)
-    (ours,) = torch.autograd.grad((spikes * pull).sum(), y)
-    u, fired = torch.zeros(5, 4, dtype=torch.float64), []
-    for t in range(7):
-        u = 0.8 * u + y[t]
-        fired.append(Spike.apply(u))
-        u = u - 0.9 * fired[-1].detach()
-    (expected,) = torch.autograd.grad((torch.stack(fired) * pull).sum(), y)
-    torch.testing.assert_close(ours, expected)
-    torch.testing.assert_close(spikes, torch.stack(fired))
-
-
 def test_surrogate_is_a_triangle_around_the_threshold():
     from engine.snn import TRAINED
 

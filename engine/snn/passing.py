@@ -1,0 +1,199 @@
+"""One way through all layers and timesteps, in an order that suits the memory.
+
+A layer needs of the timesteps before only its membrane potentials after their reset, so time can be cut into pieces.
+Without gradients these are small enough to stay in a processor's cache, whatever T. With gradients all timesteps go
+through a layer at once; where that would not fit into memory, pieces are computed again in the backward pass
+(activation checkpointing over time).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from .config import LayerSpec
+from .layer import Affine, Scaling, fire, normalise, pool
+
+if TYPE_CHECKING:
+    from .network import SpikingNetwork
+
+Shown = Callable[[int, int], Tensor]
+Observer = Callable[[int, Tensor, Tensor], None]
+PIECE_BYTES = {"cpu": 8 * 2**20, "cuda": 2**30}  # of the widest convolution's output
+LINEAR_BYTES = {"cpu": 64 * 2**20, "cuda": 2**30}  # longer pieces: a linear layer's weights are read once for each
+
+
+class Pass:
+    """A network made ready for `steps` timesteps: its weights in the precision and memory layout they are used in.
+
+    observe, counts: as SpikingNetwork.forward_steps.
+    """
+
+    def __init__(
+        self,
+        network: SpikingNetwork,
+        batch: int,
+        steps: int,
+        observe: Observer | None = None,
+        counts: list[Tensor] | None = None,
+    ):
+        self._network, self._config, self._batch, self._steps = network, network.config, batch, steps
+        self._observe, self._counts = observe, counts
+        self._counted: dict[int, list[Tensor]] = {}  # layer by layer, in pieces of time
+        self._dtype = torch.bfloat16 if network.precision == "bfloat16" else None
+        self._layers = [(number, spec, self._weight(spec)) for number, spec in enumerate(self._config.layers())]
+        self._fixed = None if network.training else self._fixed_norms()
+        self._still: tuple[Tensor, Tensor] | None = None  # an image shown at every timestep, and the first layer's answer
+        all_at_once = network.training and self._config.norm == "tdbn"  # its statistics are of all timesteps
+        self._whole = all_at_once or observe is not None
+
+    def answering(self, shown: Shown) -> Tensor:
+        """W s_t of the read-out, [T, B, K], without gradients."""
+        for layers in self._sections():
+            x = self._in_pieces(layers, shown)
+            shown = lambda start, stop, x=x: x[start:stop]  # noqa: E731
+        return self._finished(x)
+
+    def _sections(self) -> list[list]:
+        """The layers, cut after each pooling and before the linear ones: layers of about one width go together."""
+        sections: list[list] = [[]]
+        for layer in self._layers:
+            if sections[-1] and (sections[-1][-1][1].pool or sections[-1][-1][1].kind != layer[1].kind):
+                sections.append([])
+            sections[-1].append(layer)
+        return sections
+
+    def learning(self, shown: Shown) -> Tensor:
+        """The same for a backward pass to follow."""
+        needed, limit = self.kept_bytes(), self._network.memory_limit
+        if self._whole or limit is None or needed <= limit:
+            return self._finished(self._through(self._layers, shown(0, self._steps), 0, self._steps, {})[0])
+        length = max(1, int(self._steps * limit / (2 * needed)))  # the other half is for what lies between pieces
+        parts, carried = [], {}
+        for start, stop in self._cut(length):
+            again = self._once_and_again()
+            x, carried = checkpoint(again, shown, start, stop, carried, use_reentrant=False, preserve_rng_state=False)
+            parts.append(x)
+        return self._finished(torch.cat(parts))
+
+    def kept_bytes(self) -> int:
+        """About what a backward pass needs of all timesteps: of each neuron its current, its spike and its membrane."""
+        wide = 4 if self._dtype is None else 2
+        neurons = sum(spec.neurons for _, spec, _ in self._layers if spec.spiking)
+        return self._steps * self._batch * neurons * (4 + 2 * wide)
+
+    def _in_pieces(self, layers: list, shown: Shown) -> Tensor:
+        budget = PIECE_BYTES if layers[0][1].kind == "conv" else LINEAR_BYTES
+        widest = max(spec.neurons for _, spec, _ in layers)
+        length = budget[layers[0][2].device.type] // (4 * widest * self._batch)
+        parts, carried = [], {}
+        for start, stop in self._cut(self._steps if self._whole else max(1, length)):
+            x, carried = self._through(layers, shown(start, stop), start, stop, carried)
+            parts.append(x)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _cut(self, length: int) -> list[tuple[int, int]]:
+        return [(start, min(start + length, self._steps)) for start in range(0, self._steps, length)]
+
+    def _once_and_again(self) -> Callable:
+        """A piece of time; running statistics and counts are of the first time alone."""
+        again = False
+
+        def piece(shown: Shown, start: int, stop: int, carried: dict[int, Tensor]):
+            nonlocal again
+            first, again = not again, True
+            return self._through(self._layers, shown(start, stop), start, stop, carried, first)
+
+        return piece
+
+    def _through(
+        self, layers: list, x: Tensor, start: int, stop: int, carried: dict[int, Tensor], first: bool = True
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Some layers at timesteps start + 1 … stop, from membrane potentials to membrane potentials (by layer)."""
+        after: dict[int, Tensor] = {}
+        if layers[0][0] == 0 and first:
+            self._seen(-1, x.expand(stop - start, *x.shape[1:]), None)
+        for number, spec, weight in layers:
+            current = self._weighed(number, spec, weight, x)
+            if not spec.spiking:
+                return current, after
+            spikes, membrane, after[number] = self._fired(number, spec, current, start, stop, carried.get(number), first)
+            if first:
+                self._seen(number, spikes, membrane)
+            x = pool(spikes, spec.pool)
+        return x, after
+
+    def _fired(self, number: int, spec: LayerSpec, current: Tensor, start: int, stop: int, carried, first: bool):
+        """Spikes, the membrane if it is observed, and the membrane to go on from; of an ANN its activations."""
+        config, norm = self._config, self._network.get_submodule(spec.norm_name)
+        if self._fixed is None:
+            scaling = norm.scaling(current, start, stop - start, config.threshold, first)
+        else:
+            scaling = self._fixed[number].piece(start, stop)
+        if config.kind == "ann":
+            activation = F.relu(normalise(current, scaling))
+            return activation, activation, None
+        fired = fire(
+            current,
+            scaling,
+            config.leak,
+            config.threshold,
+            self._network.surrogate,
+            carried=carried,
+            dtype=self._dtype,
+            keep_membrane=self._observe is not None,
+        )
+        return fired.spikes, fired.membrane, fired.carried
+
+    def _seen(self, number: int, spikes: Tensor, membrane: Tensor | None) -> None:
+        if self._observe is not None:
+            self._observe(number, spikes, spikes if membrane is None else membrane)
+        if self._counts is not None:
+            self._counted.setdefault(number, []).append(self._count(number, spikes))
+
+    def _count(self, number: int, spikes: Tensor) -> Tensor:
+        """int64 [T, B]; spikes are summed, which is exact below 2^24 and faster than counting."""
+        if number >= 0 and self._config.kind == "ann":
+            return torch.zeros(spikes.shape[:2], dtype=torch.int64, device=spikes.device)
+        if number < 0 and self._config.encoding != "events":
+            return spikes.flatten(2).count_nonzero(2)
+        return spikes.movedim(2, -1).flatten(2).sum(2, dtype=torch.float32).long()
+
+    def _finished(self, x: Tensor) -> Tensor:
+        if self._counts is not None:
+            self._counts.extend(torch.cat(self._counted[number]) for number in sorted(self._counted))
+        return x.to(torch.promote_types(x.dtype, torch.float32))
+
+    def _weight(self, spec: LayerSpec) -> Tensor:
+        weight = self._network.get_submodule(spec.name).weight
+        layout = torch.channels_last if spec.kind == "conv" else torch.contiguous_format
+        return weight.to(self._dtype or weight.dtype).contiguous(memory_format=layout)
+
+    def _weighed(self, number: int, spec: LayerSpec, weight: Tensor, x: Tensor) -> Tensor:
+        """One convolution or matrix product over [T·B, …], not T of them."""
+        if self._still is not None and number == 0 and self._still[0] is x:
+            return self._still[1]
+        if spec.kind == "conv":
+            flat = x.flatten(0, 1).to(weight.dtype).contiguous(memory_format=torch.channels_last)
+            out = F.conv2d(flat, weight, padding=1)
+        else:
+            out = F.linear(x.flatten(2).flatten(0, 1).to(weight.dtype), weight)
+        out = out.unflatten(0, x.shape[:2])
+        if number == 0 and len(x) == 1 and not torch.is_grad_enabled():
+            self._still = x, out
+        return out
+
+    def _fixed_norms(self) -> list[Scaling | Affine]:
+        """Of every spiking layer, for all timesteps, of a network that is not being trained."""
+        found = []
+        for _, spec, weight in self._layers:
+            if spec.spiking:
+                norm = self._network.get_submodule(spec.norm_name)
+                scaling = norm.scaling(weight, 0, self._steps, self._config.threshold)
+                found.append(scaling if torch.is_grad_enabled() else Affine(*scaling.affine()))
+        return found
