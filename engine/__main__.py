@@ -248,8 +248,9 @@ def _run(argv: list[str] | None) -> int:
     if getattr(arguments, "data", None):
         os.environ["BNTT_DATA"] = arguments.data
     from . import commands, training_commands  # torch is imported only once the arguments are known to be good
-    from .device import exclusive
+    from .device import exclusive, keep_freed_memory
 
+    keep_freed_memory()
     makes = arguments.command in ("train", "convert", "compare")
     try:
         if arguments.command == "data":

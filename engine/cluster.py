@@ -77,7 +77,9 @@ def dask_setup(worker) -> None:
     """Called by Dask in each new worker process: let the pages come first, and load torch before the first task."""
     if hasattr(os, "nice"):
         os.nice(NICE)
-    import torch  # noqa: F401
+    from engine.device import keep_freed_memory
+
+    keep_freed_memory()
 
 
 def _serve(workers: int) -> None:
@@ -110,7 +112,7 @@ def _local_cluster(workers: int, scratch: str):
     environment = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     environment["OMP_WAIT_POLICY"] = "PASSIVE"  # idle threads sleep: spinning, they would starve the pages
     dask.config.set({"temporary-directory": scratch, "distributed.scheduler.allowed-failures": 1})
-    dask.config.set({"distributed.nanny.pre-spawn-environ": environment | {"MALLOC_TRIM_THRESHOLD_": "65536"}})
+    dask.config.set({"distributed.nanny.pre-spawn-environ": environment})
     dask.config.set({"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []})
     return LocalCluster(
         n_workers=workers,

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from .analysis.evaluation import normalised
 from .datasets import get
-from .device import device
+from .device import device, machine_memory
 from .recipe import Recipe
 from .snn import ModelConfig, SpikingNetwork, build_model
-from .training import build_optimizer, descend
+from .snn.passing import Pass
+from .training import build_optimizer, descend, training_limit
 
 BUDGET_SECONDS = 2.0
 # Training samples as published, or as the registry splits them: known without the files.
@@ -56,20 +55,6 @@ def training_samples(dataset: str) -> int:
     return SAMPLES[dataset] if dataset in SAMPLES else len(get(dataset, paths=True).load("train").labels)
 
 
-def machine_memory() -> int | None:
-    """Bytes of memory that a training here can have: the GPU's, or else the machine's; None where that is not told."""
-    if device().type == "cuda":
-        return torch.cuda.mem_get_info()[1]
-    try:
-        found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()  # of a container; "max" where there is none
-    except (AttributeError, ValueError):
-        return None
-    except OSError:
-        return found
-    return min(found, int(limit)) if limit.isdecimal() else found
-
-
 def measure(
     config: ModelConfig, recipe: Recipe, samples: int, *, clock: Callable[[], float] = time.perf_counter
 ) -> Cost:
@@ -89,7 +74,8 @@ def measure(
     with torch.random.fork_rng():
         model = build_model(config).to(device()).train()
         model.precision = recipe.precision
-        memory = _autograd_bytes(model, batch)
+        model.memory_limit = training_limit()
+        memory = round(_autograd_bytes(model, batch) * Pass(model, batch, config.steps).kept_share())
         optimizer = build_optimizer(model, recipe)
         tried, step = _measured_step(model, optimizer, recipe, batch, clock)
         judged = _seconds(lambda: _judge(model, tried), clock) / tried if held_out else 0.0

@@ -25,7 +25,7 @@ from . import parallel
 from .analysis.evaluation import chunk_size, evaluate, join, normalised
 from .checkpoint import load_checkpoint
 from .datasets import DataError, DataSet, fit, get
-from .device import device
+from .device import device, machine_memory
 from .recipe import Recipe, learning_rate
 from .reports import NoReports, Reports
 from .runs import OpenRun, TrainingError, computing_on, open_run, save_epoch, save_result
@@ -112,6 +112,7 @@ def _train(
     if run.state:
         model.load_state_dict(run.state["model"])
     model.to(device()).precision = recipe.precision
+    model.memory_limit = training_limit()
     optimizer = build_optimizer(model, recipe)
     if run.state:
         optimizer.load_state_dict(run.state["optimizer"])
@@ -149,6 +150,14 @@ def _train(
                 save_epoch(run, model, optimizer, data, recipe, row, best)
                 on_epoch(row)
     return model
+
+
+def training_limit() -> int | None:
+    """What the backward pass may keep of neurons, in bytes: half of the memory, as weights, gradients and workspaces need
+    theirs. Of all memory, not of what is free: a run that is resumed must be cut in time as before.
+    """
+    memory = machine_memory()
+    return None if memory is None else memory // 2
 
 
 def _split(count: int, recipe: Recipe) -> tuple[Tensor, Tensor]:

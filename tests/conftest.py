@@ -14,6 +14,9 @@ SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before anybody imports triton, which looks once
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers themselves fill the cores
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start

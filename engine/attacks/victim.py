@@ -26,7 +26,8 @@ class Victim(nn.Module):
     def __init__(self, model: SpikingNetwork, mean, std, attacker: Attacker, seed: int):
         super().__init__()
         attacker.check(model)
-        self.model = copy.copy(model.to(device()))  # shares the weights; the caller's gradient stays as it is
+        # A copy of its own: the caller's gradient stays as it is, and for weights that get none nothing is kept.
+        self.model = copy.deepcopy(model.to(device())).requires_grad_(False)
         self.model.surrogate, self.model.straight_through = attacker.surrogate, attacker.straight_through
         self.mean, self.std, self.attacker = mean, std, attacker
         self.random = model.config.random_input

@@ -9,8 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from . import kernels
+from .kernels import plain
+
 _MASK = 0xFFFFFFFF
 _GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: spreads consecutive counters over the whole range
+CONSTANTS = _GOLDEN, 0x7FEB352D, 0x846CA68B
 
 
 def _mix(x: Tensor, key: Tensor | int = 0) -> Tensor:
@@ -20,10 +24,10 @@ def _mix(x: Tensor, key: Tensor | int = 0) -> Tensor:
     (2018); `key` enters between its two rounds, so that two keys of 32 bits select the stream.
     """
     x = x ^ (x >> 16)
-    x = (x * 0x7FEB352D + key) & _MASK
-    x = x ^ (x >> 15)
-    x = (x * 0x846CA68B) & _MASK
-    return x ^ (x >> 16)
+    x.mul_(CONSTANTS[1]).add_(key).bitwise_and_(_MASK)
+    x.bitwise_xor_(x >> 15)
+    x.mul_(CONSTANTS[2]).bitwise_and_(_MASK)
+    return x.bitwise_xor_(x >> 16)
 
 
 def sample_keys(images: Tensor) -> Tensor:
@@ -36,17 +40,22 @@ def sample_keys(images: Tensor) -> Tensor:
     return _mix(_mix(bits, (place * _GOLDEN) & _MASK).sum(1) & _MASK)
 
 
+def keys(seed: int, samples: Tensor) -> tuple[Tensor, Tensor]:
+    """The two keys, of 32 bits in int64 [B] each, of the random numbers of each sample; seed: any integer."""
+    seed_low, seed_high = seed & _MASK, (seed >> 32) & _MASK
+    samples = samples.to(torch.int64)
+    low = _mix((samples & _MASK) ^ seed_low, seed_high)
+    return low, _mix((samples >> 32 & _MASK) ^ low, seed_low ^ _GOLDEN)
+
+
 def uniform(seed: int, samples: Tensor, steps: int, pixels: int, start: int = 0) -> Tensor:
     """Uniform random numbers in [0, 1) on a grid of 2^-24: float32 [steps, B, pixels], of timesteps start + 1, ….
 
     seed: any integer. samples: int64 [B], which sample each row is.
     """
-    seed_low, seed_high = seed & _MASK, (seed >> 32) & _MASK
-    samples = samples.to(torch.int64)
-    low = _mix((samples & _MASK) ^ seed_low, seed_high)[:, None]
-    high = _mix((samples >> 32 & _MASK) ^ low[:, 0], seed_low ^ _GOLDEN)[:, None]
-    counter = torch.arange(start * pixels, (start + steps) * pixels, device=samples.device, dtype=torch.int64).view(steps, 1, pixels)
-    bits = _mix(((counter * _GOLDEN) & _MASK) ^ low, high)
+    low, high = (key[:, None] for key in keys(seed, samples))
+    counter = torch.arange(start * pixels, (start + steps) * pixels, device=samples.device, dtype=torch.int64)
+    bits = _mix((counter.mul_(_GOLDEN).bitwise_and_(_MASK)).view(steps, 1, pixels) ^ low, high)
     return (bits >> 8).to(torch.float32) * 2.0**-24
 
 
@@ -68,8 +77,12 @@ def poisson(
     Source: Kim & Panda 2021 for the code; Bengio et al., arXiv 1308.3432, for straight-through estimation.
     """
     samples = sample_keys(images) if samples is None else samples
-    draw = uniform(seed, samples, steps, images[0].numel(), start).view(steps, *images.shape)
-    spikes = (draw.mul_(2.0) <= images.detach().abs()) * images.detach().sign()
+    still = images.detach()
+    if (form := kernels.of(images)) is not plain and images.dtype == torch.float32:
+        spikes = form.rate_code(still, *keys(seed, samples), steps, start, CONSTANTS)
+    else:
+        draw = uniform(seed, samples, steps, images[0].numel(), start).view(steps, *images.shape)
+        spikes = (draw.mul_(2.0) <= still.abs()) * still.sign()
     if not images.requires_grad:
         return spikes
     expected = images.clamp(-2.0, 2.0) / 2.0 if straight_through else 0.0 * images

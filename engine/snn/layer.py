@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import kernels
 from .kernels import plain
 from .neuron import TRAINED, Surrogate
 
@@ -36,7 +37,6 @@ class Scaling(NamedTuple):
         scale = self.gamma * self.inverse
         shift = -self.mean * scale
         return scale, shift if self.beta is None else shift + self.beta
-
 
     def piece(self, start: int, stop: int) -> Scaling:
         """Of timesteps start + 1 … stop."""
@@ -92,7 +92,7 @@ def fire(
             flat, scaling.gamma, scaling.beta, held, scaling, neuron, surrogate, x.shape[1], dtype, keep_membrane
         )
     else:
-        found = plain.fire(flat, *scaling.affine(), held, *neuron, dtype, keep_membrane)
+        found = kernels.of(x).fire(flat, *scaling.affine(), held, *neuron, dtype, keep_membrane)
     spikes, after, membrane = found
     return Fired(
         _shaped(spikes, shape), _shaped(after[None], shape)[0], None if membrane is None else _shaped(membrane, shape)
@@ -158,14 +158,15 @@ class _Fire(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, gamma, beta, carried, scaling, neuron, surrogate, batch, dtype, keep_membrane):
         learning = any(ctx.needs_input_grad)
-        spikes, after, membrane = plain.fire(
-            x, *scaling.affine(), carried, *neuron, dtype, keep_membrane or learning
-        )
+        form = kernels.of(x)
+        keep = keep_membrane or learning and form.KEEPS_MEMBRANE
+        spikes, after, membrane = form.fire(x, *scaling.affine(), carried, *neuron, dtype, keep)
         if learning:
             ctx.set_materialize_grads(False)
-            uses_x = scaling.count or any(ctx.needs_input_grad[1:3])
-            ctx.save_for_backward(x if uses_x else None, membrane)
-            ctx.scaling, ctx.neuron, ctx.like = scaling, (*neuron, surrogate, batch), (x.shape, x.dtype)
+            uses_x = scaling.count or any(ctx.needs_input_grad[1:3]) or not form.KEEPS_MEMBRANE
+            kept = membrane if form.KEEPS_MEMBRANE else None
+            ctx.save_for_backward(x if uses_x else None, kept, carried)
+            ctx.form, ctx.scaling, ctx.rest = form, scaling, (*neuron, surrogate, batch, x.shape, x.dtype)
         if not keep_membrane:
             return spikes, after, None
         ctx.mark_non_differentiable(membrane)
@@ -173,7 +174,6 @@ class _Fire(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, spikes, carried, _membrane):
-        x, membrane = ctx.saved_tensors
-        through = plain.ThroughNorm(x, *ctx.like, ctx.scaling, ctx.needs_input_grad[:3])
-        first = plain.currents(membrane, spikes, carried, *ctx.neuron, through.visit)
-        return *through.finished(), first if ctx.needs_input_grad[3] else None, *[None] * 6
+        wanted = ctx.needs_input_grad
+        *found, first = ctx.form.gradients(*ctx.saved_tensors, spikes, carried, ctx.scaling, *ctx.rest, wanted[:3])
+        return *found, first if wanted[3] else None, *[None] * 6

@@ -10,7 +10,7 @@ from torch import Tensor
 
 SURROGATE_GAIN = 0.3
 SHAPES = ("triangle", "arctangent", "sigmoid")
-_SIGMOID_SHARPNESS = 4.0 * math.acosh(math.sqrt(2.0))  # a sigmoid's derivative is then half its peak at |v| = 1/2
+SIGMOID_SHARPNESS = 4.0 * math.acosh(math.sqrt(2.0))  # a sigmoid's derivative is then half its peak at |v| = 1/2
 _LEAST_WIDTH = 1e-6
 
 
@@ -53,7 +53,7 @@ class Surrogate:
             return (1.0 - distance).clamp_(min=0.0).mul_(SURROGATE_GAIN)
         if self.shape == "arctangent":
             return distance.mul_(2.0).square_().add_(1.0).reciprocal_().mul_(SURROGATE_GAIN)
-        rising = torch.sigmoid(distance.mul_(_SIGMOID_SHARPNESS))
+        rising = torch.sigmoid(distance.mul_(SIGMOID_SHARPNESS))
         return (1.0 - rising).mul_(rising).mul_(4.0 * SURROGATE_GAIN)
 
 

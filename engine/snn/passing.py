@@ -48,7 +48,9 @@ class Pass:
         self._dtype = torch.bfloat16 if network.precision == "bfloat16" else None
         self._layers = [(number, spec, self._weight(spec)) for number, spec in enumerate(self._config.layers())]
         self._fixed = None if network.training else self._fixed_norms()
-        self._still: tuple[Tensor, Tensor] | None = None  # an image shown at every timestep, and the first layer's answer
+        self._still: tuple[Tensor, Tensor] | None = (
+            None  # an image shown at every timestep, and the first layer's answer
+        )
         all_at_once = network.training and self._config.norm == "tdbn"  # its statistics are of all timesteps
         self._whole = all_at_once or observe is not None
 
@@ -70,10 +72,9 @@ class Pass:
 
     def learning(self, shown: Shown) -> Tensor:
         """The same for a backward pass to follow."""
-        needed, limit = self.kept_bytes(), self._network.memory_limit
-        if self._whole or limit is None or needed <= limit:
-            return self._finished(self._through(self._layers, shown(0, self._steps), 0, self._steps, {})[0])
-        length = max(1, int(self._steps * limit / (2 * needed)))  # the other half is for what lies between pieces
+        length = self._length()
+        if length == self._steps:
+            return self._finished(self._through(self._layers, shown(0, length), 0, length, {})[0])
         parts, carried = [], {}
         for start, stop in self._cut(length):
             again = self._once_and_again()
@@ -84,8 +85,23 @@ class Pass:
     def kept_bytes(self) -> int:
         """About what a backward pass needs of all timesteps: of each neuron its current, its spike and its membrane."""
         wide = 4 if self._dtype is None else 2
-        neurons = sum(spec.neurons for _, spec, _ in self._layers if spec.spiking)
-        return self._steps * self._batch * neurons * (4 + 2 * wide)
+        return self._steps * self._batch * self._neurons() * (4 + 2 * wide)
+
+    def kept_share(self) -> float:
+        """What of kept_bytes is really kept, with the membrane potentials between pieces of time: 0 … 1."""
+        length = self._length()
+        between = 0 if length == self._steps else 4 * -(-self._steps // length) * self._batch * self._neurons()
+        return min(1.0, length / self._steps + between / self.kept_bytes())
+
+    def _length(self) -> int:
+        """How many timesteps a backward pass keeps at once."""
+        needed, limit = self.kept_bytes(), self._network.memory_limit
+        if self._whole or limit is None or needed <= limit:
+            return self._steps
+        return max(1, int(self._steps * limit / (2 * needed)))  # the other half is for what lies between pieces
+
+    def _neurons(self) -> int:
+        return sum(spec.neurons for _, spec, _ in self._layers if spec.spiking)
 
     def _in_pieces(self, layers: list, shown: Shown) -> Tensor:
         budget = PIECE_BYTES if layers[0][1].kind == "conv" else LINEAR_BYTES
@@ -122,7 +138,9 @@ class Pass:
             current = self._weighed(number, spec, weight, x)
             if not spec.spiking:
                 return current, after
-            spikes, membrane, after[number] = self._fired(number, spec, current, start, stop, carried.get(number), first)
+            spikes, membrane, after[number] = self._fired(
+                number, spec, current, start, stop, carried.get(number), first
+            )
             if first:
                 self._seen(number, spikes, membrane)
             x = pool(spikes, spec.pool)

@@ -64,7 +64,9 @@ def scaling_of(x, gamma, beta, statistics):
     return Scaling(gamma, mean, inverse, beta, x.numel() // CHANNELS // (1 if over_time else STEPS), over_time)
 
 
-@pytest.mark.parametrize("surrogate", [Surrogate(), Surrogate("sigmoid", 0.7, adaptive=True)], ids=["triangle", "adaptive"])
+@pytest.mark.parametrize(
+    "surrogate", [Surrogate(), Surrogate("sigmoid", 0.7, adaptive=True)], ids=["triangle", "adaptive"]
+)
 @pytest.mark.parametrize("statistics", ["fixed", "each step", "over time"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_spikes_and_gradients_equal_the_recursion(shape, statistics, surrogate):
@@ -79,9 +81,7 @@ def test_spikes_and_gradients_equal_the_recursion(shape, statistics, surrogate):
         return torch.autograd.grad((spikes * pulls[0]).sum() + (after * pulls[1]).sum(), inputs)
 
     spikes, membrane, after = recursion(textbook(*inputs[:3], statistics), surrogate, carried)
-    ours = fire(
-        x, scaling_of(*inputs[:3], statistics), LEAK, THRESHOLD, surrogate, carried=carried, keep_membrane=True
-    )
+    ours = fire(x, scaling_of(*inputs[:3], statistics), LEAK, THRESHOLD, surrogate, carried=carried, keep_membrane=True)
     assert torch.equal(ours.spikes, spikes)
     assert 0.1 < spikes.mean() < 0.9
     torch.testing.assert_close(ours.membrane, membrane)
@@ -101,7 +101,9 @@ def test_a_norm_alone_has_the_same_gradients(statistics):
     torch.testing.assert_close(*found)
 
 
-@pytest.mark.parametrize("norm", [BNTT(STEPS, 4), SharedNorm(4), TDNorm(4), Folded(4), NoNorm(4)], ids=lambda n: type(n).__name__)
+@pytest.mark.parametrize(
+    "norm", [BNTT(STEPS, 4), SharedNorm(4), TDNorm(4), Folded(4), NoNorm(4)], ids=lambda n: type(n).__name__
+)
 @pytest.mark.parametrize("training", [True, False])
 def test_one_row_stands_for_every_timestep_with_its_gradient(norm, training):
     """A still image, [1, B, …], against the same image repeated; tdBN's variance of the repeated is that of the one."""

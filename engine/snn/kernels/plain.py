@@ -15,6 +15,8 @@ from torch import Tensor
 from .. import processes
 from ..neuron import Surrogate
 
+KEEPS_MEMBRANE = True  # for the backward pass
+
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance over the rows of each timestep of x: [T, C] each.
@@ -94,6 +96,31 @@ def currents(
     return g
 
 
+def gradients(
+    x: Tensor | None,
+    membrane: Tensor,
+    carried: Tensor | None,
+    spikes: Tensor | None,
+    after: Tensor | None,
+    scaling,
+    leak: float,
+    threshold: float,
+    surrogate: Surrogate,
+    batch: int,
+    shape: tuple,
+    dtype: torch.dtype,
+    wanted: tuple[bool, bool, bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor]:
+    """∂loss/∂x, ∂γ, ∂β (None where not wanted) and ∂u'_0 of what `fire` did, from ∂loss/∂s and ∂loss/∂u'_T, None for 0.
+
+    x: None where fixed statistics and no other gradient make it needless; shape, dtype: of x. membrane: as kept by
+    fire. scaling: an engine.snn.layer.Scaling. batch: how many samples the rows are of. carried: u'_0, for the other form.
+    """
+    through = ThroughNorm(x, shape, dtype, scaling, wanted)
+    first = currents(membrane, spikes, after, leak, threshold, surrogate, batch, through.visit)
+    return *through.finished(), first
+
+
 class ThroughNorm:
     """∂loss/∂x, ∂loss/∂γ and ∂loss/∂β of y_t = γ_t·(x_t − μ_t)·r_t + β_t, from ∂loss/∂y_t one timestep after another.
 
@@ -114,7 +141,9 @@ class ThroughNorm:
         like = dict(dtype=gamma.dtype, device=gamma.device)
         self._centred, self._buffer = (torch.empty(*shape[1:], **like) for _ in range(2))
         self._kept = torch.empty(steps, *shape[1:], **like) if self._late and wanted[0] else None
-        self._result = torch.zeros(shape, **like) if self._still else torch.empty(shape, dtype=dtype, device=gamma.device)
+        self._result = (
+            torch.zeros(shape, **like) if self._still else torch.empty(shape, dtype=dtype, device=gamma.device)
+        )
         self._dtype = dtype
 
     def visit(self, t: int, g: Tensor) -> None:
