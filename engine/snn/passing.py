@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from . import kernels
 from .config import LayerSpec
 from .layer import Affine, Scaling, fire, normalise, pool
 
@@ -83,9 +84,10 @@ class Pass:
         return self._finished(torch.cat(parts))
 
     def kept_bytes(self) -> int:
-        """About what a backward pass needs of all timesteps: of each neuron its current, its spike and its membrane."""
+        """About what a backward pass needs of all timesteps: of each neuron its current, its spike, perhaps its membrane."""
         wide = 4 if self._dtype is None else 2
-        return self._steps * self._batch * self._neurons() * (4 + 2 * wide)
+        membrane = 4 * kernels.of(self._layers[0][2]).KEEPS_MEMBRANE
+        return self._steps * self._batch * self._neurons() * (membrane + 2 * wide)
 
     def kept_share(self) -> float:
         """What of kept_bytes is really kept, with the membrane potentials between pieces of time: 0 … 1."""

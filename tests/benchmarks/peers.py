@@ -6,6 +6,8 @@ with torch's own random numbers and pass the gradient of the expectation straigh
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -139,7 +141,9 @@ class Jelly(nn.Module):
                 )
             )
             if spec.pool:
-                parts.append({"P": layer.AvgPool2d(2, step_mode="m"), "G": layer.AdaptiveAvgPool2d(1, step_mode="m")}[spec.pool])
+                parts.append(
+                    {"P": layer.AvgPool2d(2, step_mode="m"), "G": layer.AdaptiveAvgPool2d(1, step_mode="m")}[spec.pool]
+                )
         self.layers = nn.Sequential(*parts)
 
     def forward(self, x: Tensor, seen: list | None = None) -> Tensor:
@@ -153,3 +157,56 @@ class Jelly(nn.Module):
                 seen.append(x)
         functional.reset_net(self)
         return x.mean(0)
+
+
+class Bare(nn.Module):
+    """The convolutions and matrix products of a network alone, over all timesteps at once, channels last: the floor.
+
+    On a CPU in pieces that stay in its cache, which is faster there.
+    """
+
+    PIECE_BYTES = 8 * 2**20
+
+    def __init__(self, model: SpikingNetwork):
+        super().__init__()
+        self.config = model.config
+        self.weights = nn.ParameterList(
+            model.get_submodule(spec.name).weight.detach() for spec in model.config.layers()
+        )
+
+    def work(self, task: str, precision: str, batch: int, attack_steps: int) -> Callable[[], None]:
+        """Each layer forwards; for a training backwards to input and weight, for an attack to the input alone."""
+        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        steps = [self._layer(n, spec, task, dtype, batch) for n, spec in enumerate(self.config.layers())]
+
+        def run():
+            for _ in range(attack_steps if task == "pgd" else 1):
+                for step in steps:
+                    step()
+
+        return run
+
+    def _layer(self, number: int, spec, task: str, dtype: torch.dtype, batch: int) -> Callable[[], None]:
+        total, place = self.config.steps * batch, self.weights[number].device
+        rows = total
+        if place.type == "cpu" and spec.kind == "conv":
+            rows = min(total, max(batch, self.PIECE_BYTES // (4 * spec.neurons)))
+        weight = self.weights[number].detach().to(dtype).requires_grad_(task == "training")
+        x = torch.rand(rows, *spec.in_shape, dtype=dtype, device=place)
+        if spec.kind == "conv":
+            x, weight = (one.contiguous(memory_format=torch.channels_last) for one in (x, weight.detach()))
+            weight.requires_grad_(task == "training")
+        x = x if spec.kind == "conv" else x.flatten(1)
+        x.requires_grad_(task == "pgd" or task == "training" and number > 0)
+        inputs = [one for one in (x, weight) if one.requires_grad]
+        pull = None
+
+        def run():
+            nonlocal pull
+            for _ in range(0, total, rows):
+                out = F.conv2d(x, weight, padding=1) if spec.kind == "conv" else F.linear(x, weight)
+                pull = torch.ones_like(out) if pull is None else pull
+                if inputs:
+                    torch.autograd.grad(out, inputs, pull)
+
+        return run

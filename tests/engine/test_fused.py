@@ -21,6 +21,7 @@ from engine.snn.kernels import fused  # noqa: E402
 ROOT = Path(__file__).resolve().parents[2]
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
+pytestmark = [pytest.mark.gpu] if CUDA else []
 SHAPES = {
     "one row": (3, 1, 5),
     "a block": (4, 32, 32),

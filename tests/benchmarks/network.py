@@ -1,0 +1,80 @@
+"""How fast the engine is beside a plain loop over timesteps, beside SpikingJelly, and beside what the device can do.
+
+    python3 -m tests.benchmarks.network [--batch 8 32] [--rounds 5] [--json FILE]
+
+One training step, one evaluation and one 10-step PGD attack of VGG9, T = 25, on random 32×32 images, at each batch size
+and precision. All take turns in one process; the median and the quartiles of their times are told, with their ratio to
+the engine's, the peak memory of each, and what share of the device's limit each reaches: the time of its bare
+convolutions and matrix products (measured in turn with the rest), or that of the bytes that must move at the bandwidth of
+a large copy, whichever is longer. Before that, all are shown to fire the same spikes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import platform
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+from dashboard import bootstrap
+
+TASKS = ("evaluation", "training", "pgd")
+AIMS = {  # (device, task, precision): how many times as fast as the float32 loop
+    ("cpu", "evaluation", "float32"): 1.7,
+    ("cpu", "evaluation", "bfloat16"): 3.0,
+    ("cpu", "training", "float32"): 1.4,
+    ("cpu", "training", "bfloat16"): 2.5,
+    ("cuda", "evaluation", "bfloat16"): 8.0,
+    ("cuda", "training", "bfloat16"): 4.0,
+}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python3 -m tests.benchmarks.network", description=__doc__.splitlines()[0])
+    parser.add_argument("--arch", default="vgg9")
+    parser.add_argument("--steps", type=int, default=25, help="T (default: 25)")
+    parser.add_argument("--batch", type=int, nargs="+", help="default: 8 and 32 on a CPU, 64 and 256 on a GPU")
+    parser.add_argument("--precision", nargs="+", help="default: float32 and bfloat16, on a GPU tf32 too")
+    parser.add_argument("--task", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="turns of each, after one that is not counted (default: 5)"
+    )
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--only", help=argparse.SUPPRESS)  # a measurement of memory, in a process of its own
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("torchattacks") is None:
+        bootstrap.ensure("tests.benchmarks.network", "requirements.txt")
+    _ensure_spikingjelly()
+    from . import contest
+
+    if options.only:
+        print(contest.memory_of_one(json.loads(options.only)))
+        return
+    found = contest.held(options)
+    found |= {"date": date.today().isoformat(), "machine": platform.machine(), "python": platform.python_version()}
+    print(contest.table(found, AIMS))
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _ensure_spikingjelly() -> None:
+    """Without its dependencies: torchvision is one, which does not load beside every build of torch."""
+    from .peers import SPIKINGJELLY
+
+    if importlib.util.find_spec("spikingjelly") is None:
+        command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", *SPIKINGJELLY]
+        if subprocess.run(command).returncode:
+            print("SpikingJelly cannot be installed: measured without it.", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Memory stays bounded: measured as the growth of a process's largest resident size, by the operating system."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+resource = pytest.importorskip("resource", reason="only Unix tells a process's largest size")
+
+GROWTH = """
+import resource, sys, torch
+from engine.analysis.evaluation import evaluate
+from engine.snn import ModelConfig, build_model
+
+def peak():
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def evaluated(steps, count=64):
+    config = ModelConfig(arch="vgg-small", steps=steps, classes=10, in_shape=(1, 32, 32))
+    pixels = torch.randint(256, (count, 1, 32, 32), dtype=torch.uint8)
+    rows = torch.arange(count)
+    evaluate(build_model(config), pixels, rows % 10, rows, (0.5,), (0.25,), seed=0)
+
+def trained():
+    config = ModelConfig(arch="vgg11", steps=50, classes=200, in_shape=(3, 64, 64), leak=0.99)
+    model = build_model(config).train()
+    model.memory_limit = 12 * 10**9  # half of the memory, as training has it
+    model.precision = "bfloat16"
+    scores = model.forward_steps(torch.randn(128, 3, 64, 64), seed=0)
+    torch.nn.functional.cross_entropy(scores[-1], torch.arange(128)).backward()
+
+evaluated(2)
+before = peak()
+exec(sys.argv[1])
+print(peak() - before)
+"""
+
+
+def growth(work: str) -> int:
+    done = subprocess.run([sys.executable, "-c", GROWTH, work], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="memory of a GPU is not the process's")
+def test_evaluation_of_many_timesteps_takes_no_more_memory_than_of_few():
+    """64 samples, 16,384 neurons in the first layer: kept whole, T = 800 would need 3.4 GB a tensor."""
+    assert growth("evaluated(800)") < 400e6
+
+
+@pytest.mark.slow
+def test_vgg11_with_50_timesteps_and_batches_of_128_trains_within_24_gb():
+    assert growth("trained()") < 22e9
