@@ -117,15 +117,20 @@ def serve(options: argparse.Namespace) -> None:
     sys.path.insert(0, str(bootstrap.ROOT))
     from streamlit.web import cli
 
-    flags = {
-        "server.address": options.host,
-        "server.port": options.port,
+    threading.Thread(target=announce, args=[options], daemon=True).start()
+    cli.main(["run", str(APP), *flags(options.host, options.port)], prog_name="streamlit")
+
+
+def flags(host: str, port: int) -> list[str]:
+    """Of Streamlit; what is the same wherever it listens stands in .streamlit/config.toml."""
+    said = {
+        "server.address": host,
+        "server.port": port,
         "server.headless": "true",
         "logger.hideWelcomeMessage": "true",
         "logger.level": "warning",
     }
-    threading.Thread(target=announce, args=[options], daemon=True).start()
-    cli.main(["run", str(APP), *(f"--{name}={value}" for name, value in flags.items())], prog_name="streamlit")
+    return [f"--{name}={value}" for name, value in said.items()]
 
 
 def main() -> None:

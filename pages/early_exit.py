@@ -30,7 +30,7 @@ def with_latency(table: pd.DataFrame) -> pd.DataFrame:
 @st.fragment
 def trade(table: pd.DataFrame, by_layer: pd.DataFrame, evaluation: Evaluation) -> None:
     """The sliders, what they mean in numbers, the curves, what changes, and where the energy goes."""
-    step = sliders()
+    step, limit = sliders()
     here, end = table.iloc[step - 1], table.iloc[-1]
     exit_step.numbers(view, here, end, constants)
     doubt = st.container()
@@ -43,24 +43,25 @@ def trade(table: pd.DataFrame, by_layer: pd.DataFrame, evaluation: Evaluation) -
             else "This network is no better than guessing on these samples: the normalisation or the data set may not be "
             "those it was trained with, or it needs more training."
         )
-    exit_step.rule_sentence(view, table, rule, threshold)
+    exit_step.rule_sentence(view, table, rule, limit)
     if view.steps > 1:
         exit_step.curves(table, step, rule)
         exit_step.changed(view, evaluation, step)
     energy_settings.where_it_goes(view, constants, by_layer, here["energy_nj"], step, rule)
 
 
-def sliders() -> int:
-    """The exit step, which is returned, and the threshold of the γ rule, on which the rest of the page depends too."""
+def sliders() -> tuple[int, float]:
+    """The exit step, and the threshold of the γ rule. The rest of the page depends on where that rule leaves, too."""
     if not view.checkpoint.stacks or view.steps == 1:
-        return session.exit_step(view)
+        return session.exit_step(view), threshold
     left, right = st.columns([3, 2])
     with left:
         step = session.exit_step(view)
     with right:
-        if session.gamma_threshold() != threshold:
-            st.rerun()
-    return step
+        limit = session.gamma_threshold()
+    if gamma.exit_rule(view.checkpoint, limit) != rule:
+        st.rerun()
+    return step, limit
 
 
 @st.fragment

@@ -9,22 +9,15 @@ walks again. Prints the time from click to finished plot, median and 95th percen
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import re
-import signal
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 
-from dashboard import bootstrap
+from tests.benchmarks import browsing
 
-ROOT = Path(__file__).resolve().parents[2]
 WALK = ("Gamma", "Spikes", "Early exit", "Robustness", "Overview")
 RUN = ["--layout", "C16 C16 P C32 C32 P F128", "--steps", "25", "--epochs", "500", "--batch", "64", "--lr", "0.1"]
 
@@ -45,35 +38,22 @@ def walk(page, rounds: int) -> list[float]:
 
 def measure(rounds: int) -> dict[str, list[float]]:
     """The walk alone and beside the work of two other visitors."""
-    from playwright.sync_api import sync_playwright
-
     with tempfile.TemporaryDirectory() as runs, tempfile.TemporaryDirectory() as data:
-        folders = ["--runs", runs, "--data", data]
-        command = [sys.executable, "-m", "dashboard", "--no-browser", *folders]
-        server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        try:
-            url = re.search(r"http://\S+", server.stdout.readline()).group()
-            with sync_playwright() as playwright:
-                browser = playwright.chromium.launch(executable_path=os.environ["CHROMIUM"], args=["--no-sandbox"])
-                third = browser.new_context().new_page()
-                third.set_default_timeout(300_000)
-                third.goto(url)
-                walk(third, 1)  # everything is computed once
-                idle = walk(third, rounds)
-                train(browser.new_context().new_page(), url, runs, data)
-                sweep(browser.new_context().new_page(), url)
-                busy = walk(third, rounds)
-                browser.close()
-        finally:
-            server.send_signal(signal.SIGINT)
-            server.wait(30)
+        with browsing.dashboard(Path(runs), Path(data)) as url, browsing.browser() as chromium:
+            third = browsing.visitor(chromium)
+            third.goto(url)
+            walk(third, 1)  # everything is computed once
+            idle = walk(third, rounds)
+            train(browsing.visitor(chromium), url, runs, data)
+            sweep(browsing.visitor(chromium), url)
+            busy = walk(third, rounds)
     return {"idle": idle, "busy": busy}
 
 
 def train(page, url: str, runs: str, data: str) -> None:
     """The first visitor resumes a long training that was stopped at its beginning."""
     command = [sys.executable, "-m", "engine", "train", *RUN, "--out", f"{runs}/long", "--data", data]
-    begun = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    begun = subprocess.Popen(command, cwd=browsing.ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     begun.stderr.readline()  # one epoch
     begun.kill()
     begun.communicate()
@@ -91,18 +71,8 @@ def sweep(page, url: str) -> None:
 
 def summary(found: dict[str, list[float]]) -> dict:
     """Median and 95th percentile in seconds, and busy over idle."""
-    said = {
-        name: {"median": statistics.median(times), "p95": statistics.quantiles(times, n=20)[-1], "visits": len(times)}
-        for name, times in found.items()
-    }
-    ratio = {name: said["busy"][name] / said["idle"][name] for name in ("median", "p95")}
-    return {
-        "date": date.today().isoformat(),
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        **said,
-        "ratio": ratio,
-    }
+    said = {name: browsing.spread(seconds) for name, seconds in found.items()}
+    return said | {"ratio": {name: said["busy"][name] / said["idle"][name] for name in ("median", "p95")}}
 
 
 def main() -> None:
@@ -110,17 +80,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6, help="walks over the five pages (default: 6)")
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
-    bootstrap.ensure("tests.benchmarks.busy_pages", "requirements.txt", "tests/requirements.txt")
-    from tests.__main__ import find_chromium, install_chromium
-
-    os.environ["CHROMIUM"] = find_chromium() or install_chromium() or sys.exit("No Chromium can be had.")
+    browsing.prepare("tests.benchmarks.busy_pages")
     said = summary(measure(options.rounds))
     print(f"{'':8}{'median':>10}{'95 %':>10}")
     for name in ("idle", "busy"):
         print(f"{name:8}{said[name]['median']:>8.2f} s{said[name]['p95']:>8.2f} s")
     print(f"{'ratio':8}{said['ratio']['median']:>10.2f}{said['ratio']['p95']:>10.2f}")
-    if options.json:
-        options.json.write_text(json.dumps(said, indent=1) + "\n")
+    browsing.save(options.json, said)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
-"""One GPU, one job: the lock, tried with made-up GPUs, and on real ones where there are any."""
+"""One GPU, one job: the lock, tried with made-up GPUs, and on real ones where there are any; memory that is kept."""
 
+import os
+import platform
 import subprocess
 import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +16,7 @@ import torch
 from engine import bundled, device
 from engine.__main__ import main
 
+ROOT = Path(__file__).resolve().parents[2]
 HOLDER = """
 import sys, time
 from filelock import FileLock
@@ -131,3 +135,30 @@ def test_a_real_gpu_is_taken_and_given_back():
     for _ in range(2):
         with device.exclusive():
             assert torch.ones(2, device=device.device()).sum().item() == 2
+
+
+FAULTS = """
+import resource, sys, torch
+from engine.device import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(2**21)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+first = faults()
+keep_freed_memory()
+faults()
+print(first, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the GNU C library can be told to keep memory")
+def test_freed_memory_is_used_again():
+    """Twenty tensors of 8 MB, each 2,048 pages: as Dask sets its workers up, each page is fetched anew every time."""
+    environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "65536"}
+    done = subprocess.run([sys.executable, "-c", FAULTS], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    before, after = map(int, done.stdout.split())
+    assert before > 20 * 1000 and after < 2048

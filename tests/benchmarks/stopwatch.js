@@ -1,0 +1,42 @@
+// How long a page of a Streamlit app takes from a key or a click to its last change. Loaded before each page.
+(() => {
+  const QUIET = 250; // milliseconds without a change after which a page counts as finished
+  let pressed = 0, last = 0;
+  const inside = (node) => (node.nodeType === 1 ? node : node.parentElement)?.closest("[data-testid=stMain]");
+  new MutationObserver((changes) => {
+    if (changes.some((one) => one.attributeName === "data-test-script-state" || inside(one.target))) last = performance.now();
+  }).observe(document, { subtree: true, childList: true, characterData: true, attributes: true });
+  for (const kind of ["keydown", "click"]) addEventListener(kind, () => { pressed = performance.now(); }, true);
+
+  const main = () => document.querySelector("[data-testid=stMain]");
+  const plots = (chart) => main()?.querySelectorAll(`.st-key-chart_${chart} .js-plotly-plot`) ?? [];
+  const drawing = (chart) => plots(chart).length === 1 && plots(chart)[0].querySelector(".main-svg") && plots(chart)[0].innerHTML;
+  const sentence = (pattern) => main()?.innerText.match(new RegExp(pattern))?.[0];
+
+  // title: of the page. charts: that must be drawn, and no page's before. changed: those of them that must look different
+  // than now. says: a pattern, of which the page must say something else than now. Resolves to milliseconds since the key
+  // or the click, and to the time of day of the last change.
+  window.finished = ({ title, charts, changed = [], says = null }) => new Promise((resolve, reject) => {
+    const before = changed.map(drawing), said = says && sentence(says);
+    pressed = 0;
+    const armed = performance.now();
+    const there = () =>
+      document.querySelector("[data-testid=stApp]")?.dataset.testScriptState === "notRunning" &&
+      main()?.querySelector("h1")?.innerText === title &&
+      charts.every((chart) => drawing(chart)) &&
+      changed.every((chart, place) => drawing(chart) !== before[place]) &&
+      (!says || (sentence(says) ?? said) !== said);
+    const look = () => {
+      if (performance.now() - last > QUIET && last > pressed && there()) {
+        resolve({ milliseconds: last - pressed, at: performance.timeOrigin + last });
+      } else if (performance.now() - armed > 120_000) {
+        const missing = charts.filter((chart) => !drawing(chart));
+        const same = changed.filter((chart, place) => drawing(chart) === before[place]);
+        reject(new Error(`${title} did not finish: not drawn ${missing}, unchanged ${same}, says ${says && sentence(says)}`));
+      } else {
+        requestAnimationFrame(look);
+      }
+    };
+    look();
+  });
+})();
