@@ -126,11 +126,12 @@ def changed(view: View, evaluation: Evaluation, step: int) -> None:
         at_end=found["at_end"].map(name),
         effect=found["effect"].map(words),
     )
-    with st.container(horizontal=True, gap="small"):
-        for row in listed.head(THUMBNAILS).itertuples():
-            with st.container(width=104):
-                st.image(show.picture(view.pixels[row.row], 96), width=96)
-                st.caption(f"**{row.here} → {row.at_end}**  \nis {row.label} · #{row.row}")
+    first = list(listed.head(THUMBNAILS).itertuples())
+    st.image(
+        [show.picture(view.pixels[row.row], 96) for row in first],
+        [f"{row.here} → {row.at_end}, is {row.label} · #{row.row}" for row in first],
+        width=96,
+    )
     with st.expander("All of them as a table"):
         st.dataframe(
             listed.rename(

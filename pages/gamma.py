@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 from dashboard import gamma_history, show
@@ -75,7 +76,7 @@ def by_layer(checkpoint: Checkpoint, epoch: int | None) -> float:
     figure = charts.layer_heatmap(means, label, line, exit_step=None, rule_step=rule)
     if history:
         steady = gamma_history.span(history, checkpoint, quantity, None)
-        figure.update_traces(theme.colour_range(steady), selector={"type": "heatmap"})
+        figure = go.Figure(figure).update_traces(theme.colour_range(steady), selector={"type": "heatmap"})
     show.chart(figure, means, "gamma_layers", f"{label} by layer and timestep.")
     return threshold
 
@@ -110,8 +111,8 @@ def by_channel(checkpoint: Checkpoint, threshold: float) -> str:
     distribution = charts.distribution(spread, label, line)
     if history:
         steady = gamma_history.span(history, checkpoint, quantity, layer)
-        channels.update_traces(theme.colour_range(steady))
-        distribution.update_yaxes(range=axes.value_range(steady, line))
+        channels = go.Figure(channels).update_traces(theme.colour_range(steady))
+        distribution = go.Figure(distribution).update_yaxes(range=axes.value_range(steady, line))
     one, two = st.columns(2)
     with one:
         st.markdown(f"**{label} of every channel** · {table.shape[1]} channels, {order}")
@@ -129,7 +130,7 @@ def growth(layer: str, threshold: float, epoch: int) -> None:
     table = run_metrics.mean_gamma(history.folder)
     table = table[table["layer"] == layer].drop(columns="layer")
     st.markdown(f"**Mean γ of {layer} after each epoch** · epoch {epoch} is marked")
-    figure = training.gamma_growth(table, "mean γ", history.epochs[-1], threshold)
+    figure = go.Figure(training.gamma_growth(table, "mean γ", history.epochs[-1], threshold))
     figure.add_shape(
         type="rect",
         x0=0.5,

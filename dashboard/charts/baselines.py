@@ -5,6 +5,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from . import axes, theme
+from .drawn import drawn
 from .frames import layers_by_step
 from .lines import layer_lines
 from .run_looks import short
@@ -13,6 +14,7 @@ SPIKES = "spikes a sample, per timestep"
 CLEAN = "no attack"
 
 
+@drawn
 def spikes_over_time(frame: pd.DataFrame, top: float | None = None) -> go.Figure:
     """Mean spikes of each layer of one network at each timestep, one line a layer.
 
@@ -27,6 +29,7 @@ def spikes_over_time(frame: pd.DataFrame, top: float | None = None) -> go.Figure
     return fig
 
 
+@drawn
 def transfer(table: pd.DataFrame) -> go.Figure:
     """Accuracy of each network on the images made on each, as a map: what fools more is paler. The first row is of images
     that nobody changed.
@@ -69,6 +72,7 @@ def transfer(table: pd.DataFrame) -> go.Figure:
     labels = dict(tickmode="array", showgrid=False, fixedrange=True, ticks="")
     fig.update_xaxes(
         title_text="tried on",
+        automargin=True,  # its labels may be turned
         tickvals=list(range(len(tried))),
         ticktext=names[1],
         range=[-0.5, len(tried) - 0.5],

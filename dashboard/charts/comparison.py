@@ -10,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from . import axes, theme
+from .drawn import drawn
 from .early_exit import energy_unit, percent_range
 from .frames import column, layers_by_step
 from .run_looks import legend_below, looks, short
@@ -18,6 +19,7 @@ NO_RUNS = "No runs to compare"
 DETAILED = 4  # runs; with more of them one box with every interval would cover the plot on a phone
 
 
+@drawn
 def exit_curves(table: pd.DataFrame, kept: Mapping[str, int] | None = None) -> go.Figure:
     """Accuracy against the exit step, one line a run, with light 95 % bands; runs may differ in T.
 
@@ -63,6 +65,7 @@ def exit_curves(table: pd.DataFrame, kept: Mapping[str, int] | None = None) -> g
     return fig
 
 
+@drawn
 def robustness_curves(table: pd.DataFrame, label: str, kept: Mapping[str, int] | None = None) -> go.Figure:
     """Accuracy against the strength of one attack, one line a run, with 95 % intervals.
 
@@ -105,6 +108,7 @@ def robustness_curves(table: pd.DataFrame, label: str, kept: Mapping[str, int] |
     return fig
 
 
+@drawn
 def gamma_difference(a: pd.DataFrame, b: pd.DataFrame, names: tuple[str, str]) -> go.Figure:
     """Mean γ of run A less that of run B, layer × timestep, in colours around 0.
 
@@ -165,6 +169,7 @@ def gamma_difference(a: pd.DataFrame, b: pd.DataFrame, names: tuple[str, str]) -
     return fig
 
 
+@drawn
 def accuracy_energy(table: pd.DataFrame, kept: Mapping[str, int] | None = None) -> go.Figure:
     """Accuracy at T against energy, one point a run. table: run, accuracy (0…1), energy_nj per sample."""
     known = table if table.empty else table.dropna(subset=["accuracy", "energy_nj"])

@@ -5,6 +5,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from . import axes, theme
+from .drawn import drawn
 from .frames import at_step, column, layers_by_step
 
 COSTS = [
@@ -14,6 +15,7 @@ COSTS = [
 ]
 
 
+@drawn
 def accuracy_curve(
     frame: pd.DataFrame, exit_step: int | None, rule_step: int | None, label: str = "accuracy"
 ) -> go.Figure:
@@ -63,6 +65,7 @@ def accuracy_curve(
     return fig
 
 
+@drawn
 def cost_curves(frame: pd.DataFrame, exit_step: int | None, rule_step: int | None) -> go.Figure:
     """Spikes, energy and latency of an early exit as a share of what the full T costs.
 
@@ -96,6 +99,7 @@ def cost_curves(frame: pd.DataFrame, exit_step: int | None, rule_step: int | Non
     return fig
 
 
+@drawn
 def trade_off(frame: pd.DataFrame, exit_step: int | None, rule_step: int | None) -> go.Figure:
     """Accuracy against energy, one point an exit step, some of them labelled.
 
@@ -159,6 +163,7 @@ def trade_off(frame: pd.DataFrame, exit_step: int | None, rule_step: int | None)
     return fig
 
 
+@drawn
 def energy_by_layer(frame: pd.DataFrame, twin: pd.DataFrame | None = None) -> go.Figure:
     """Energy per sample by layer, first layer on top. frame: layer, energy_nj. twin: the same of the ANN, beside it."""
     if frame.empty:
@@ -197,6 +202,7 @@ def energy_by_layer(frame: pd.DataFrame, twin: pd.DataFrame | None = None) -> go
     return fig
 
 
+@drawn
 def energy_by_step(frame: pd.DataFrame, exit_step: int | None, rule_step: int | None) -> go.Figure:
     """Energy per sample at each timestep, stacked by layer. frame: layer, step, energy_nj (at that step alone)."""
     if frame.empty:

@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from . import axes, theme
+from .drawn import drawn
 from .early_exit import energy_unit, percent_range
 from .frames import column
 
@@ -17,6 +18,7 @@ NEAR = 10  # points of a percent
 BARS = 60
 
 
+@drawn
 def histogram(frame: pd.DataFrame, classes: Sequence[str], last: int, mean: float | None = None) -> go.Figure:
     """How many samples leave at each step: stacked by class, or class × step as a heat map where classes are many.
 
@@ -85,6 +87,7 @@ def _class_map(table: np.ndarray, classes: Sequence[str]) -> go.Figure:
     return fig
 
 
+@drawn
 def front(
     frame: pd.DataFrame, titles: dict[str, str], cost: str, marks: pd.DataFrame, whole: bool = False
 ) -> go.Figure:
@@ -138,6 +141,7 @@ def _marks(fig: go.Figure, marks: pd.DataFrame, cost: str, scale: float, unit: s
         )
 
 
+@drawn
 def disturbed_exits(frame: pd.DataFrame, last: int) -> go.Figure:
     """Share of the samples that leave at each step, a bar a condition. frame: condition, step, share (0…1), a row a step 1 … T =
     last."""

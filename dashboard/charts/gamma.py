@@ -5,6 +5,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from . import axes, theme
+from .drawn import drawn
 from .frames import column, layers_by_step
 from .lines import layer_lines
 
@@ -12,6 +13,7 @@ NO_VALUES = "No values to show"
 BANDS = [("min", "max", "min to max", 0.13), ("p05", "p95", "5 to 95 %", 0.22), ("p25", "p75", "25 to 75 %", 0.38)]
 
 
+@drawn
 def layer_heatmap(
     means: pd.DataFrame, label: str, threshold: float | None, exit_step: int | None, rule_step: int | None = None
 ) -> go.Figure:
@@ -75,6 +77,7 @@ def layer_heatmap(
     return fig
 
 
+@drawn
 def channel_heatmap(values: np.ndarray, order: np.ndarray, label: str, exit_step: int | None) -> go.Figure:
     """Channel × timestep heat map of one layer.
 
@@ -101,6 +104,7 @@ def channel_heatmap(values: np.ndarray, order: np.ndarray, label: str, exit_step
     return fig
 
 
+@drawn
 def distribution(quantiles: pd.DataFrame, label: str, threshold: float | None) -> go.Figure:
     """How a value spreads over the channels of one layer at each timestep.
 
@@ -150,6 +154,7 @@ def distribution(quantiles: pd.DataFrame, label: str, threshold: float | None) -
     return fig
 
 
+@drawn
 def mean_curves(means: pd.DataFrame, label: str, threshold: float | None, exit_step: int | None) -> go.Figure:
     """The channel mean over t, one line a layer. means: layer, step, value; label: what the value is, with its unit."""
     if means.empty or not means["value"].notna().any():

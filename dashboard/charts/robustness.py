@@ -5,9 +5,11 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from . import axes, theme
+from .drawn import drawn
 from .frames import column
 
 
+@drawn
 def sweep(
     frame: pd.DataFrame,
     x_label: str,
@@ -63,6 +65,7 @@ def sweep(
     return fig
 
 
+@drawn
 def exit_curves(frame: pd.DataFrame) -> go.Figure:
     """Accuracy against the exit step, one line a strength, darker when stronger.
 

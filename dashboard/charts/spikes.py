@@ -5,6 +5,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from . import axes, theme
+from .drawn import drawn
 from .frames import column, layers_by_step
 from .lines import layer_lines
 
@@ -15,6 +16,7 @@ NAMED = 6  # classes with a colour and a name of their own
 CLASS_COLOURS = ["#00768A", "#D49807", "#3D63C9", "#C0628C", "#6FA8DC", "#8A6D3B"]
 
 
+@drawn
 def input_film(frames: np.ndarray, steps: list[int], columns: int = 8) -> go.Figure:
     """Film strip of the input spikes, one tile a timestep, t above each tile.
 
@@ -58,6 +60,7 @@ def input_film(frames: np.ndarray, steps: list[int], columns: int = 8) -> go.Fig
     return fig
 
 
+@drawn
 def raster(spikes: np.ndarray, neurons: np.ndarray, exit_step: int | None) -> go.Figure:
     """Neuron × timestep raster. spikes: bool [T, N], N up to 600 rows; neurons: [N], their indices, drawn top down."""
     spikes = np.asarray(spikes)
@@ -85,6 +88,7 @@ def raster(spikes: np.ndarray, neurons: np.ndarray, exit_step: int | None) -> go
     return fig
 
 
+@drawn
 def channel_rates(rates: np.ndarray, exit_step: int | None) -> go.Figure:
     """Firing rate of each channel at each timestep: the raster of a layer too large to show. rates: [T, C], 0…1."""
     rates = np.asarray(rates, dtype=np.float32)
@@ -108,6 +112,7 @@ def channel_rates(rates: np.ndarray, exit_step: int | None) -> go.Figure:
     return fig
 
 
+@drawn
 def firing_rates(frame: pd.DataFrame, exit_step: int | None) -> go.Figure:
     """Firing rate over t, one line a layer. frame: layer, step, rate in spikes per neuron per timestep."""
     if frame.empty or not frame["rate"].notna().any():
@@ -118,6 +123,7 @@ def firing_rates(frame: pd.DataFrame, exit_step: int | None) -> go.Figure:
     return fig
 
 
+@drawn
 def membrane(frame: pd.DataFrame, threshold: float, exit_step: int | None) -> go.Figure:
     """Membrane potential u of one neuron, with its threshold θ and its resets.
 
@@ -168,6 +174,7 @@ def membrane(frame: pd.DataFrame, threshold: float, exit_step: int | None) -> go
     return fig
 
 
+@drawn
 def class_scores(frame: pd.DataFrame, label: str, exit_step: int | None, truth: str | None) -> go.Figure:
     """Class probabilities over t: the strongest classes and the true one in colour, all others one grey trace.
 
@@ -226,6 +233,7 @@ def class_scores(frame: pd.DataFrame, label: str, exit_step: int | None, truth: 
     return fig
 
 
+@drawn
 def spikes_by_layer(frame: pd.DataFrame) -> go.Figure:
     """Spikes of one sample by layer, one bar a condition. frame: layer, condition, spikes; first layer on top."""
     if frame.empty:

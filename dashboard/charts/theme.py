@@ -37,6 +37,7 @@ DIVERGING = ["#0B4C92", "#3A84CA", "#98C3E8", "#F1F4F6", "#EBAD97", "#D55A44", "
 
 ROW = 17  # pixels of one row of labels above the plot
 LEGEND_ROW = 19
+EDGE, LETTER, NUMBER_WIDTH, TITLE = 4, 6.6, 5, 24  # at the left: air, a letter (12 px), letters of a number, a title
 FOOT = 46  # pixels below the plot: tick labels and the axis title
 
 # For st.plotly_chart(config=…): a double click resets a zoom, so the tool bar keeps only the camera.
@@ -54,10 +55,22 @@ TEMPLATE = go.layout.Template(
         paper_bgcolor=CLEAR,
         plot_bgcolor=CLEAR,
         hoverlabel=dict(font=dict(family=FONT, size=12, color="#1F2933"), bgcolor="#FFFFFF", bordercolor="#C9CFD6"),
-        xaxis=dict(gridcolor=GRID, zerolinecolor=GRID, automargin=True),
-        yaxis=dict(gridcolor=GRID, zerolinecolor=GRID, automargin=True),
+        xaxis=dict(gridcolor=GRID, zerolinecolor=GRID),
+        yaxis=dict(gridcolor=GRID, zerolinecolor=GRID),
     )
 )
+
+
+class Figure(go.Figure):
+    """A figure that, once frozen, is not put into words again at every look."""
+
+    def freeze(self) -> None:
+        """From now on `to_dict` gives one and the same dict. Changes no longer show."""
+        self._said = super().to_dict()
+
+    def to_dict(self) -> dict:
+        """As Plotly's; of a frozen figure not to be changed."""
+        return self.__dict__.get("_said") or super().to_dict()
 
 
 def figure(height: int, view: str, *, labels: int = 0, legend: Sequence[str] = (), **layout) -> go.Figure:
@@ -71,18 +84,17 @@ def figure(height: int, view: str, *, labels: int = 0, legend: Sequence[str] = (
     height += max(0, key - 3 * LEGEND_ROW)
     # The legend is placed in units of the plot's height, which is what the legend itself leaves over.
     inside = max(60, height - FOOT - labels * ROW - 10 - key)
-    axis = dict(zeroline=False, automargin=True, title=dict(standoff=8), ticks="outside", ticklen=4, tickcolor=CLEAR)
-    fig = go.Figure(
+    axis = dict(zeroline=False, automargin=False, title=dict(standoff=8), ticks="outside", ticklen=4, tickcolor=CLEAR)
+    fig = Figure(
         layout=dict(
             xaxis=dict(showgrid=False, **axis),
             yaxis=dict(showgrid=True, **axis),
             template=TEMPLATE,
             height=height,
             uirevision=view,
-            transition=dict(duration=0),
             paper_bgcolor=CLEAR,
             plot_bgcolor=CLEAR,
-            margin=dict(l=4, r=14, t=top, b=FOOT, pad=0),
+            margin=dict(l=EDGE, r=14, t=top, b=FOOT, pad=0),
             hovermode="closest",
             dragmode="zoom",
             showlegend=bool(legend),
@@ -102,6 +114,21 @@ def figure(height: int, view: str, *, labels: int = 0, legend: Sequence[str] = (
     )
     fig.update_layout(**layout)
     return fig
+
+
+def give_room(fig: go.Figure) -> None:
+    """Room at the left for the labels and the title of the y axis, unless there is some already.
+
+    Plotly can find that out by itself (automargin), but draws everything twice for it.
+    """
+    axis = fig.layout.yaxis
+    if fig.layout.margin.l != EDGE or axis.visible is False:
+        return
+    named = axis.ticktext if axis.ticktext is not None else axis.categoryarray
+    if named is None and axis.type == "category":
+        named = [fig.data[0].y[-1]]
+    widest = NUMBER_WIDTH if named is None else max(map(len, map(str, named)), default=0)
+    fig.layout.margin.l = EDGE + round(LETTER * widest) + 8 + TITLE * bool(axis.title.text)
 
 
 def cells(plot: int, view: str, exit_step: int | None) -> go.Figure:

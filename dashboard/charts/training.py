@@ -12,6 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from . import axes, theme
+from .drawn import drawn
 from .frames import column, layers_by_step
 from .gamma import outline
 from .run_looks import Look, legend_below, looks
@@ -26,17 +27,20 @@ HEIGHT = 360
 MAP = 304  # pixels, the highest map: as high as the curves beside it
 
 
+@drawn
 def loss_curves(table: pd.DataFrame, epochs: int, kept: Mapping[str, int] | None = None) -> go.Figure:
     """Training loss, one line a run; logarithmic from two decades on. table: run, epoch, loss."""
     return _run_lines(table, "loss", epochs, kept, "training loss", "%{y:.4~g}", decades=2)
 
 
+@drawn
 def learning_rate(table: pd.DataFrame, epochs: int, kept: Mapping[str, int] | None = None) -> go.Figure:
     """Learning rate, one line a run, in steps; logarithmic from one decade on. table: run, epoch, lr."""
     fig = _run_lines(table, "lr", epochs, kept, "learning rate", "%{y:.4~g}", decades=1)
     return fig.update_traces(line_shape="hvh")
 
 
+@drawn
 def accuracy_curves(
     table: pd.DataFrame, epochs: int, kept: Mapping[str, int] | None = None, chance: float | None = None
 ) -> go.Figure:
@@ -70,6 +74,7 @@ def accuracy_curves(
     return fig
 
 
+@drawn
 def firing_rates(table: pd.DataFrame, epochs: int) -> go.Figure:
     """Firing rate, one line a layer, early layers dark blue to late ones green. table: epoch, layer, rate."""
     if table.empty or not table["rate"].notna().any():
@@ -94,6 +99,7 @@ def firing_rates(table: pd.DataFrame, epochs: int) -> go.Figure:
     return fig
 
 
+@drawn
 def exit_accuracy(table: pd.DataFrame, epochs: int) -> go.Figure:
     """Accuracy of leaving at t after each epoch: map with epoch 1 on top. table: epoch, step, accuracy (0…1)."""
     if table.empty or not table["accuracy"].notna().any():
@@ -110,6 +116,7 @@ def exit_accuracy(table: pd.DataFrame, epochs: int) -> go.Figure:
     return fig
 
 
+@drawn
 def gamma_growth(table: pd.DataFrame, label: str, epochs: int, threshold: float | None = None) -> go.Figure:
     """Mean γ of one layer (or of all) after each epoch: map of epoch × timestep, epoch 1 on top.
 

@@ -123,7 +123,9 @@ def shares(steps: np.ndarray, total: int) -> pd.DataFrame:
 
 def mean_latency(steps: np.ndarray, timed: pd.DataFrame) -> float:
     """Mean time until a sample has left, ms. steps: int64 [N], 1 … T. timed: of `early_exit.latency`, a row a step."""
-    return float(timed.set_index("step")["latency_ms"].loc[steps].mean())
+    at = np.empty(len(timed))
+    at[timed["step"].to_numpy() - 1] = timed["latency_ms"]
+    return float(at[steps - 1].mean())
 
 
 def thresholds(evaluation: Evaluation, rule: str, points: int = 100) -> np.ndarray:
@@ -161,7 +163,7 @@ def front(evaluation: Evaluation, costs: Costs, points: int = 100) -> pd.DataFra
 
 def as_good(table: pd.DataFrame, accuracy: float) -> pd.Series | None:
     """Of a `front` the fixed step that is first at least as accurate (a share, 0 … 1); None where none is."""
-    good = table[(table["rule"] == "fixed") & (table["accuracy"] >= accuracy)]
+    good = table[(table["rule"].to_numpy() == "fixed") & (table["accuracy"].to_numpy() >= accuracy)]
     return None if good.empty else good.loc[good["threshold"].idxmin()]
 
 

@@ -46,9 +46,12 @@ def exit_rule(checkpoint: Checkpoint, threshold: float = 0.1) -> int | None:
 
     Source: Kim & Panda 2021, section "Early exit".
     """
-    largest = layer_means(checkpoint).groupby("step")["value"].max()
-    below = largest.index[largest < threshold]
-    return int(below[0]) if len(below) else None
+    stacks = [stack.gamma for stack in checkpoint.stacks.values()]
+    largest = np.full(max(map(len, stacks), default=0), np.nan)
+    for gamma in stacks:
+        np.fmax(largest[: len(gamma)], gamma.mean(1, dtype=np.float64), out=largest[: len(gamma)])
+    below = np.flatnonzero(largest < threshold)
+    return int(below[0]) + 1 if len(below) else None
 
 
 def peaks(checkpoint: Checkpoint) -> pd.DataFrame:

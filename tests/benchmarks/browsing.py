@@ -21,7 +21,7 @@ from dashboard.__main__ import flags
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
-PATIENCE = 300_000  # milliseconds; only a first visit, which computes, needs more than a few seconds
+PATIENCE = 120_000  # milliseconds; only a first visit, which computes, needs more than a few seconds
 
 
 def prepare(module: str) -> None:

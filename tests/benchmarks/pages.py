@@ -19,13 +19,14 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from itertools import cycle
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.benchmarks import browsing
 
 STOPWATCH = Path(__file__).with_name("stopwatch.js")
 BARE = Path(__file__).with_name("bare_app.py")
+NAMES = "One", "Two"  # of its pages of a number of plots
 MODEL, DATA = "vgg9", "photos"
 CLASSES, TRAIN_IMAGES, TEST_IMAGES = 10, 2, 6  # images of a class
 AIMS = {"median": 1.3, "p95": 1.5}  # times the bare app
@@ -108,7 +109,19 @@ PAGES = (
     ),
     Page("Runs"),
 )
-BARE_PAGES = [Page(name.title(), [name], [Move("Threshold", changed=[name])]) for name in ("one", "two")]
+
+
+def bare_page(name: str, plots: int) -> Page:
+    """Of the bare app."""
+    charts = [f"{name.lower()}_{plots}_{plot}" for plot in range(plots)]
+    return Page(f"{name} {plots}", charts, [Move("Threshold", changed=charts)])
+
+
+class Times(NamedTuple):
+    """Seconds until the first plot that is asked for was finished, and until all of the page was."""
+
+    plot: float
+    all: float
 
 
 class Walker:
@@ -124,13 +137,13 @@ class Walker:
         self._page.goto(self._url + path)
         return self._page.evaluate("page => finished(page)", page.finished())["at"] / 1000
 
-    def go(self, page: Page) -> float:
-        """Seconds to this page from another one."""
+    def go(self, page: Page) -> Times:
+        """To this page from another one."""
         link = self._page.get_by_test_id("stSidebarNav").get_by_role("link", name=page.title, exact=True)
         return self._timed(page.finished(), link.click)
 
-    def move(self, page: Page, move: Move, back: bool) -> float:
-        """Seconds to what a widget shows after a key."""
+    def move(self, page: Page, move: Move, back: bool) -> Times:
+        """To what a widget shows after a key."""
         # a label may be that of a part of the page and of the sidebar; what has a bound value says it behind its label
         widget = self._page.get_by_role(move.role, name=move.label).first
         widget.scroll_into_view_if_needed()  # a list that opens while the page scrolls closes again
@@ -141,14 +154,40 @@ class Walker:
                 self._page.get_by_role("listbox").wait_for()
         return self._timed(page.finished(move), lambda: widget.press(last))
 
-    def press(self, name: str, role: str = "button") -> None:
-        """Press a button of the page, once it can be."""
+    def press(self, name: str, page: Page, role: str = "button") -> None:
+        """Press a button of the page, once it can be, and wait for what the page shows then."""
         self._page.get_by_test_id("stMain").get_by_role(role, name=name, exact=True).click()
+        self._page.evaluate("page => finished(page)", page.finished())
 
-    def _timed(self, awaited: dict, act: Callable[[], None]) -> float:
+    def _timed(self, awaited: dict, act: Callable[[], None]) -> Times:
         self._page.evaluate("awaited => { window.ending = finished(awaited); window.ending.catch(() => {}); }", awaited)
         act()
-        return self._page.evaluate("() => window.ending")["milliseconds"] / 1000
+        found = self._page.evaluate("() => window.ending")
+        return Times(found["plot"] / 1000, found["all"] / 1000)
+
+
+class Bare:
+    """The visitor of the bare app, who does there what was done in the dashboard, with any number of plots."""
+
+    def __init__(self, walker: Walker):
+        self._walker = walker
+        self._page = bare_page(NAMES[0], 1)
+        self._back = False
+        walker.open("/", self._page)
+
+    def go(self, plots: int) -> Times:
+        """To the other page of so many plots."""
+        name = next(name for name in NAMES if f"{name} {plots}" != self._page.title)
+        self._page, self._back = bare_page(name, plots), False
+        return self._walker.go(self._page)
+
+    def move(self, plots: int) -> Times:
+        """The slider over so many plots there, and back at the next call."""
+        if len(self._page.charts) != plots:
+            self.go(plots)
+        taken = self._walker.move(self._page, self._page.moves[0], self._back)
+        self._back = not self._back
+        return taken
 
 
 # ---------------------------------------------------------------------------------------------------- what is looked at
@@ -202,11 +241,11 @@ def compute(walker: Walker) -> None:
     model = f"model=runs/{MODEL}"
     walker.open("/", PAGES[0])  # of the network shown at first, for the starts
     walker.open(f"/robustness?{model}&attacks=Gaussian+noise&samples=20&encodings=1", Page("Robustness"))
-    walker.press("Run")
+    walker.press("Run", Page("Robustness", ["sweep_noise"]))
     for page in PAGES:
         walker.go(page)
         if page.title == "Early exit":
-            walker.press("Stability", "radio")
+            walker.press("Stability", page, "radio")
     for page in PAGES:
         walker.go(page)
         for move in page.moves:
@@ -217,19 +256,17 @@ def compute(walker: Walker) -> None:
 # ------------------------------------------------------------------------------------------------------------ measuring
 
 
-def walk(dashboard: Walker, bare: Walker, rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Seconds by what was done, of page changes and of moves; each followed by one in the bare app."""
+def walk(dashboard: Walker, bare: Bare, rounds: int) -> dict[str, dict[str, list[tuple[Times, Times, Times]]]]:
+    """By what was done, page changes and moves: the times here, in the bare app, and there with as many plots."""
     found = {"page changes": defaultdict(list), "moves": defaultdict(list)}
-    turns = cycle(BARE_PAGES)  # the last of them is open
     for _ in range(rounds):
         for page in PAGES:
-            found["page changes"][page.title].append(dashboard.go(page))
-            beside = next(turns)
-            found["page changes"]["bare app"].append(bare.go(beside))
+            taken = dashboard.go(page), bare.go(1), bare.go(len(page.charts) or 1)
+            found["page changes"][page.title].append(taken)
             for move in page.moves:
                 for back in (False, True):
-                    found["moves"][f"{page.title}: {move.label}"].append(dashboard.move(page, move, back))
-                    found["moves"]["bare app"].append(bare.move(beside, beside.moves[0], back))
+                    taken = dashboard.move(page, move, back), bare.move(1), bare.move(len(move.changed) or 1)
+                    found["moves"][f"{page.title}: {move.label}"].append(taken)
     return found
 
 
@@ -247,25 +284,23 @@ def import_torch() -> float:
     return time.perf_counter() - begun
 
 
-def measure(rounds: int, starts: int) -> dict[str, dict[str, list[float]]]:
+def measure(rounds: int, starts: int) -> dict[str, dict[str, list]]:
     """Everything that `summary` sums up."""
     with tempfile.TemporaryDirectory() as runs, tempfile.TemporaryDirectory() as data, browsing.browser() as chromium:
         folders = Path(runs), Path(data)
         prepare(*folders)
         with browsing.dashboard(*folders) as url, browsing.streamlit(BARE) as bare_url:
-            dashboard, bare = Walker(chromium, url), Walker(chromium, bare_url)
+            dashboard, bare = Walker(chromium, url), Bare(Walker(chromium, bare_url))
             compute(dashboard)
-            bare.open("/two", BARE_PAGES[1])
-            for page in BARE_PAGES:  # what a browser loads when it needs it for the first time is there then
-                bare.go(page)
-                bare.move(page, page.moves[0], back=False)
-                bare.move(page, page.moves[0], back=True)
+            for plots in (1, 1, 7, 7):  # what a browser loads when it needs it for the first time is there then
+                bare.go(plots)
+                bare.move(plots)
             found = walk(dashboard, bare, rounds)
         found["starts"] = defaultdict(list)
         for _ in range(starts):
             taken = found["starts"]
             taken["dashboard"].append(start(chromium, lambda: browsing.dashboard(*folders), PAGES[0]))
-            taken["bare app"].append(start(chromium, lambda: browsing.streamlit(BARE), BARE_PAGES[0]))
+            taken["bare app"].append(start(chromium, lambda: browsing.streamlit(BARE), bare_page(NAMES[0], 1)))
             taken["import torch"].append(import_torch())
     return found
 
@@ -273,38 +308,50 @@ def measure(rounds: int, starts: int) -> dict[str, dict[str, list[float]]]:
 # ------------------------------------------------------------------------------------------------------------ the table
 
 
-def summary(found: dict[str, dict[str, list[float]]]) -> dict:
-    """Of page changes and of moves all together, each page and each widget, and the starts: spreads, ratios to the bare
-    app, and whether the aims are met."""
+def summary(found: dict[str, dict[str, list]]) -> dict:
+    """Of page changes and of moves all together, each page and each widget: spreads, and ratios to the bare app with one
+    plot and with as many; the starts; and whether the aims are met."""
     said = {}
     for kind in ("page changes", "moves"):
-        bare = browsing.spread(found[kind].pop("bare app"))
-        everything = [seconds for some in found[kind].values() for seconds in some]
-        lines = {name: _beside(some, bare) for name, some in {"all": everything, **found[kind]}.items()}
-        said[kind] = {"bare app": bare, **lines}
+        everything = [taken for some in found[kind].values() for taken in some]
+        said[kind] = {name: _beside(some) for name, some in {"all": everything, **found[kind]}.items()}
     starts = {name: statistics.median(some) for name, some in found["starts"].items()}
     ratio = starts["dashboard"] / (starts["bare app"] + starts["import torch"])
     return said | {"starts": starts | {"ratio": ratio, "met": ratio <= START_AIM}}
 
 
-def _beside(seconds: list[float], bare: dict[str, float]) -> dict:
-    own = browsing.spread(seconds)
-    ratio = {name: own[name] / bare[name] for name in AIMS}
-    return own | {"ratio": ratio, "met": {name: ratio[name] <= aim for name, aim in AIMS.items()}}
+def _beside(taken: list[tuple[Times, Times, Times]]) -> dict:
+    own, one, many = zip(*taken)
+    return {
+        "plot": _ratio([t.plot for t in own], [t.plot for t in one]),
+        "all": _ratio([t.all for t in own], [t.all for t in one]),
+        "as many plots": _ratio([t.all for t in own], [t.all for t in many]),
+    }
+
+
+def _ratio(own: list[float], bare: list[float]) -> dict:
+    here, there = browsing.spread(own), browsing.spread(bare)
+    ratio = {name: here[name] / there[name] for name in AIMS}
+    return here | {"bare": there, "ratio": ratio, "met": {name: ratio[name] <= aim for name, aim in AIMS.items()}}
+
+
+COLUMNS = {
+    "plot": "first plot, × bare app",
+    "all": "all of the page, × bare app",
+    "as many plots": "× bare app, as many plots",
+}
 
 
 def table(said: dict) -> str:
     """For people: a line for each page and each widget, under that of all together; ✓ where an aim is met."""
-    lines = [f"{'':60}{'median':>9}{'95 %':>9}{'  × bare app, median and 95 %':>30}"]
+    lines = [f"{'median and 95th percentile':46}" + "".join(f"{title:>34}" for title in COLUMNS.values())]
     for kind in ("page changes", "moves"):
         for name, one in said[kind].items():
-            title = f"{kind.capitalize()}, {name}" if name in ("bare app", "all") else f"  {name}"
-            marks = [f"{one['ratio'][which]:>6.2f} {_mark(one['met'][which])}" for which in AIMS if "ratio" in one]
-            lines.append(
-                f"{title[:58]:60}{one['median']:>7.3f} s{one['p95']:>7.3f} s" + "".join(f"{m:>15}" for m in marks)
-            )
+            title = kind.capitalize() if name == "all" else f"  {name}"
+            lines.append(f"{title[:45]:46}" + "".join(_cell(one[column]) for column in COLUMNS))
     lines.append(
-        f"Aims: at most {AIMS['median']:g} × the bare app at the median, {AIMS['p95']:g} × at the 95th percentile."
+        f"Aims: at most {AIMS['median']:g} × the bare app at the median, {AIMS['p95']:g} × at the 95th percentile. It took "
+        f"{said['page changes']['all']['all']['bare']['median']:.3f} s a page, {said['moves']['all']['all']['bare']['median']:.3f} s a move."
     )
     starts = said["starts"]
     lines += [f"Start, {name:53}{starts[name]:>7.2f} s" for name in ("dashboard", "bare app", "import torch")]
@@ -313,6 +360,11 @@ def table(said: dict) -> str:
         f"aim: at most {START_AIM:g}."
     )
     return "\n".join(lines)
+
+
+def _cell(one: dict) -> str:
+    seconds = f"{one['median']:.3f} {one['p95']:.3f} s"
+    return f"{seconds:>18}" + "".join(f"{one['ratio'][which]:>6.2f} {_mark(one['met'][which])}" for which in AIMS)
 
 
 def _mark(met: bool) -> str:

@@ -2,9 +2,15 @@
 (() => {
   const QUIET = 250; // milliseconds without a change after which a page counts as finished
   let pressed = 0, last = 0;
-  const inside = (node) => (node.nodeType === 1 ? node : node.parentElement)?.closest("[data-testid=stMain]");
+  const lastOf = {}; // of the charts by name
+  const around = (node, place) => (node.nodeType === 1 ? node : node.parentElement)?.closest(place);
   new MutationObserver((changes) => {
-    if (changes.some((one) => one.attributeName === "data-test-script-state" || inside(one.target))) last = performance.now();
+    const now = performance.now();
+    for (const one of changes) {
+      if (one.attributeName === "data-test-script-state" || around(one.target, "[data-testid=stMain]")) last = now;
+      const chart = around(one.target, "[class*=st-key-chart_]")?.className.match(/st-key-chart_(\w+)/)[1];
+      if (chart) lastOf[chart] = now;
+    }
   }).observe(document, { subtree: true, childList: true, characterData: true, attributes: true });
   for (const kind of ["keydown", "click"]) addEventListener(kind, () => { pressed = performance.now(); }, true);
 
@@ -14,8 +20,9 @@
   const sentence = (pattern) => main()?.innerText.match(new RegExp(pattern))?.[0];
 
   // title: of the page. charts: that must be drawn, and no page's before. changed: those of them that must look different
-  // than now. says: a pattern, of which the page must say something else than now. Resolves to milliseconds since the key
-  // or the click, and to the time of day of the last change.
+  // than now. says: a pattern, of which the page must say something else than now. Resolves to milliseconds from the key or
+  // the click to the last change: of the plot, which is the first one that is named, and of all; and to the latter's time
+  // of day.
   window.finished = ({ title, charts, changed = [], says = null }) => new Promise((resolve, reject) => {
     const before = changed.map(drawing), said = says && sentence(says);
     pressed = 0;
@@ -28,7 +35,8 @@
       (!says || (sentence(says) ?? said) !== said);
     const look = () => {
       if (performance.now() - last > QUIET && last > pressed && there()) {
-        resolve({ milliseconds: last - pressed, at: performance.timeOrigin + last });
+        const plot = [...changed, ...charts][0];
+        resolve({ plot: (lastOf[plot] ?? last) - pressed, all: last - pressed, at: performance.timeOrigin + last });
       } else if (performance.now() - armed > 120_000) {
         const missing = charts.filter((chart) => !drawing(chart));
         const same = changed.filter((chart, place) => drawing(chart) === before[place]);

@@ -176,7 +176,7 @@ def test_every_chart_draws_at_any_length(steps):
     for name, fig in every_chart(steps).items():
         layout = json.loads(fig.to_json())["layout"]
         assert layout["height"] >= 80, name
-        assert layout["uirevision"] and layout["transition"]["duration"] == 0, name
+        assert layout["uirevision"] and "transition" not in layout, name  # with one, Plotly draws twice
         assert "title" not in layout and layout["paper_bgcolor"] == "rgba(0,0,0,0)", name
         assert layout["legend"]["orientation"] == "h" and layout["legend"]["y"] > 1, name
         assert not any("gl" in trace.type for trace in fig.data), name
