@@ -56,5 +56,15 @@ class Surrogate:
         rising = torch.sigmoid(distance.mul_(SIGMOID_SHARPNESS))
         return (1.0 - rising).mul_(rising).mul_(4.0 * SURROGATE_GAIN)
 
+    def pull(self, g: Tensor, membrane: Tensor, spikes: Tensor, threshold: float, batch: int, buffer: Tensor) -> None:
+        """g += ∂s/∂u · ∂loss/∂s of one timestep, in place; all [R, C], R rows of `batch` samples. buffer: to work in."""
+        if self.shape != "triangle" or self.adaptive:
+            own = self.derivative(membrane.view(1, batch, -1), threshold).view_as(g)
+            g.add_(own.mul_(spikes))
+            return
+        reach = self.width * threshold
+        torch.sub(membrane, threshold, out=buffer).abs_().sub_(reach).clamp_(max=0.0)  # the triangle upside down
+        g.addcmul_(buffer, spikes, value=-SURROGATE_GAIN / reach)
+
 
 TRAINED = Surrogate()

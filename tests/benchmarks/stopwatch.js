@@ -6,9 +6,10 @@
   const around = (node, place) => (node.nodeType === 1 ? node : node.parentElement)?.closest(place);
   new MutationObserver((changes) => {
     const now = performance.now();
-    for (const one of changes) {
-      if (one.attributeName === "data-test-script-state" || around(one.target, "[data-testid=stMain]")) last = now;
-      const chart = around(one.target, "[class*=st-key-chart_]")?.className.match(/st-key-chart_(\w+)/)[1];
+    if (changes.some((one) => one.attributeName === "data-test-script-state")) last = now;
+    for (const place of new Set(changes.map((one) => around(one.target, "[class*=st-key-chart_], [data-testid=stMain]")))) {
+      if (place) last = now;
+      const chart = place?.className.match(/st-key-chart_(\w+)/)?.[1];
       if (chart) lastOf[chart] = now;
     }
   }).observe(document, { subtree: true, childList: true, characterData: true, attributes: true });

@@ -26,8 +26,9 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     mean, var = (torch.empty(len(x), x.shape[2], dtype=precise(x), device=x.device) for _ in range(2))
     buffer = torch.empty_like(x[0], dtype=precise(x))
     for t, row in enumerate(x):
-        torch.mean(buffer.copy_(row), 0, out=mean[t])
-        torch.mean(buffer.sub_(mean[t]).square_(), 0, out=var[t])
+        row = row if row.dtype == buffer.dtype else buffer.copy_(row)
+        torch.mean(row, 0, out=mean[t])
+        torch.mean(torch.sub(row, mean[t], out=buffer).square_(), 0, out=var[t])
     return mean, var
 
 
@@ -87,10 +88,12 @@ def currents(
     visit(t, g_t) is called for each; g_t is valid until it returns. Returns ∂loss/∂u'_0.
     """
     g = torch.zeros_like(membrane[0]) if carried is None else carried.clone()
+    buffer = torch.empty_like(g)
+    given = None if spikes is None or spikes.dtype == g.dtype else torch.empty_like(g)
     for t in range(len(membrane) - 1, -1, -1):
         if spikes is not None:
-            own = surrogate.derivative(membrane[t].view(1, batch, -1), threshold).view_as(g)
-            g.add_(own.mul_(spikes[t]))
+            own = spikes[t] if given is None else given.copy_(spikes[t])
+            surrogate.pull(g, membrane[t], own, threshold, batch, buffer)
         visit(t, g)
         g.mul_(leak)
     return g
@@ -170,16 +173,21 @@ class ThroughNorm:
         return tuple(one if wanted else None for one, wanted in zip(found, self._wanted))
 
     def _centre(self, t: int):
-        self._centred.copy_(self._x[0 if self._still else t]).sub_(self._scaling.mean[t])
+        row = self._x[0 if self._still else t]
+        row = row if row.dtype == self._centred.dtype else self._centred.copy_(row)
+        torch.sub(row, self._scaling.mean[t], out=self._centred)
 
     def _write(self, t: int, g: Tensor, total: Tensor):
         scale, inverse, count = self._scale[t], self._scaling.inverse[t], self._scaling.count
         row = self._result[0 if self._still else t]
         straight = not self._still and row.dtype == g.dtype
-        out = torch.mul(g, scale, out=row if straight else self._buffer)
+        out = row if straight else self._buffer
         if count:
-            share = scale / count
-            out.sub_(share * total[0]).addcmul_(self._centred, share * inverse.square() * total[1], value=-1.0)
+            share = -scale / count
+            torch.addcmul(share * total[0], self._centred, share * inverse.square() * total[1], out=out)
+            out.addcmul_(g, scale)
+        else:
+            torch.mul(g, scale, out=out)
         if self._still:
             row.add_(out)
         elif not straight:
