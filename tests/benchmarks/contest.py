@@ -12,6 +12,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -44,6 +45,7 @@ def held(options: Namespace) -> dict:
                 rows += _rows(options, task, precision, batch)
     about = {"device": _device_name(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     copied = {"copy_gb_s": round(2 * COPY_BYTES / _copy_seconds() / 1e9, 1)}
+    copied |= {"gflop_s": {precision: round(_operations_a_second(precision) / 1e9) for precision in precisions}}
     network = {"arch": options.arch, "steps": options.steps, "rounds": options.rounds}
     return about | copied | network | {"different_spikes": different_spikes(options), "rows": rows}
 
@@ -111,8 +113,9 @@ def _rows(options: Namespace, task: str, precision: str, batch: int) -> list[dic
             seconds = _seconds(run)
             if turn:
                 times[name].append(seconds)
-    moved = _least_bytes(networks[ENGINE].config, task, precision, batch)
-    limit = max(statistics.median(times[BARE]), moved / (2 * COPY_BYTES / _copy_seconds()))
+    config = networks[ENGINE].config
+    moving = _least_bytes(config, task, precision, batch) / (2 * COPY_BYTES / _copy_seconds())
+    limit = max(_operations(config, task, batch) / _operations_a_second(precision), moving)
     found = []
     for name, taken in times.items():
         low, median, high = statistics.quantiles(taken, n=4) if len(taken) > 1 else taken * 3
@@ -213,6 +216,28 @@ def _least_bytes(config: ModelConfig, task: str, precision: str, batch: int) -> 
     return values * wide * times
 
 
+def _operations(config: ModelConfig, task: str, batch: int) -> int:
+    """Additions and multiplications of all convolutions and matrix products: forwards, and backwards to inputs and to
+    weights; in training not to the images, in an attack not to weights."""
+    first, *rest = [2 * config.steps * batch * spec.macs for spec in config.layers()]
+    times = {"evaluation": (1, 1), "training": (2, 3), "pgd": (2 * PGD_STEPS, 2 * PGD_STEPS)}[task]
+    return times[0] * first + times[1] * sum(rest)
+
+
+@cache
+@torch.no_grad()
+def _operations_a_second(precision: str) -> float:
+    """The best that a large matrix product and a large convolution reach."""
+    _allow_tf32(precision)
+    large = 8192 if device().type == "cuda" else 2048
+    like = {"dtype": torch.bfloat16 if precision == "bfloat16" else torch.float32, "device": device()}
+    matrix, images, weight = (torch.rand(*size, **like) for size in ((large,) * 2, (large // 8, 256, 8, 8), (256, 256, 3, 3)))
+    images, weight = (one.contiguous(memory_format=torch.channels_last) for one in (images, weight))
+    product = 2 * large**3 / min(_seconds(lambda: matrix @ matrix) for _ in range(5))
+    convolution = lambda: F.conv2d(images, weight, padding=1)  # noqa: E731
+    return max(product, 2 * 9 * weight.shape[0] * images.numel() / min(_seconds(convolution) for _ in range(5)))
+
+
 def _peak(options: Namespace, name: str, task: str, precision: str, batch: int, run: Callable[[], None]) -> int:
     """Bytes at most in use while it ran, beside what was there before."""
     if device().type == "cuda":
@@ -281,9 +306,11 @@ def table(found: dict, aims: dict) -> str:
         "×loop32",
         "×jelly",
         "limit",
+        "most",
         "memory",
     )
-    lines.append("{:<11}{:<10}{:>5}{:>9}{:>9}{:>9}{:>9}{:>7}{:>9}{:>8}{:>7}  {}".format(*head))
+    lines.append("{:<11}{:<10}{:>5}{:>9}{:>9}{:>9}{:>9}{:>7}{:>9}{:>8}{:>7}{:>7}  {}".format(*head))
+    lines.append("limit: share of what the device can do. most: ×loop32 of something that reaches the limit.")
     by = {(r["task"], r["precision"], r["batch"], r["name"]): r for r in found["rows"]}
     for task, precision, batch, name in by:
         if name == ENGINE:
@@ -303,9 +330,10 @@ def _line(by: dict, task: str, precision: str, batch: int, kind: str, aims: dict
     memory = [f"{row(name)['peak_bytes'] / 2**20:,.0f}" for name in (ENGINE, LOOP, JELLY) if row(name)]
     aim, base = aims.get((kind, task, precision)), loop32 if kind == "cpu" else row(LOOP).get("seconds")
     reached = "" if aim is None or base is None else f"  aim {aim}: " + _said(base / row(ENGINE)["seconds"], aim)
+    most = "" if loop32 is None else f"{loop32 / row(ENGINE)['limit_seconds']:.2f}"
     ratios = times(row(LOOP).get("seconds")), times(loop32), times(row(JELLY).get("seconds"))
     start = f"{task:<11}{precision:<10}{batch:>5}" + "".join(f"{one:>9}" for one in shown)
-    ends = f"{ratios[0]:>7}{ratios[1]:>9}{ratios[2]:>8}{row(ENGINE)['share_of_limit']:>7.0%}"
+    ends = f"{ratios[0]:>7}{ratios[1]:>9}{ratios[2]:>8}{row(ENGINE)['share_of_limit']:>7.0%}{most:>7}"
     return f"{start}{ends}  {' / '.join(memory)} MiB{reached}"
 
 

@@ -4,9 +4,10 @@
 
 One training step, one evaluation and one 10-step PGD attack of VGG9, T = 25, on random 32×32 images, at each batch size
 and precision. All take turns in one process; the median and the quartiles of their times are told, with their ratio to
-the engine's, the peak memory of each, and what share of the device's limit each reaches: the time of its bare
-convolutions and matrix products (measured in turn with the rest), or that of the bytes that must move at the bandwidth of
-a large copy, whichever is longer. Before that, all are shown to fire the same spikes.
+the engine's, the peak memory of each, and what share of the device's limit each reaches: the time that the operations of
+all convolutions and matrix products take at the rate of a large one, or the bytes that must move at that of a large copy,
+whichever is longer. The bare convolutions and matrix products take their turn, too. Before that, all are shown to fire the
+same spikes.
 """
 
 from __future__ import annotations

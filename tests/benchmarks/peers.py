@@ -162,10 +162,10 @@ class Jelly(nn.Module):
 class Bare(nn.Module):
     """The convolutions and matrix products of a network alone, over all timesteps at once, channels last: the floor.
 
-    On a CPU in pieces that stay in its cache, which is faster there.
+    On a CPU in pieces of time, which is faster there.
     """
 
-    PIECE_BYTES = 8 * 2**20
+    PIECE_BYTES = 64 * 2**20
 
     def __init__(self, model: SpikingNetwork):
         super().__init__()
