@@ -11,6 +11,7 @@ sample. So the run is that of one process with this batch, but for the rounding 
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -112,7 +113,7 @@ def _train(
     if run.state:
         model.load_state_dict(run.state["model"])
     model.to(device()).precision = recipe.precision
-    model.memory_limit = training_limit()
+    model.memory_limit = parallel.broadcast(training_limit())  # all processes must cut time alike
     optimizer = build_optimizer(model, recipe)
     if run.state:
         optimizer.load_state_dict(run.state["optimizer"])
@@ -154,10 +155,11 @@ def _train(
 
 def training_limit() -> int | None:
     """What the backward pass may keep of neurons, in bytes: half of the memory, as weights, gradients and workspaces need
-    theirs. Of all memory, not of what is free: a run that is resumed must be cut in time as before.
+    theirs. Of all memory, not of what is free: a run that is resumed must be cut in time as before. Processes that
+    torchrun started on CPUs share it.
     """
-    memory = machine_memory()
-    return None if memory is None else memory // 2
+    memory, sharing = machine_memory(), 1 if device().type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return None if memory is None else memory // (2 * sharing)
 
 
 def _split(count: int, recipe: Recipe) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,8 @@ import plotly.graph_objects as go
 
 from . import theme
 
-KEPT_BYTES = 64 * 2**20  # of the data behind all figures that are kept
+KEPT_BYTES = 64 * 2**20  # of all figures that are kept, about
+_SHELL_BYTES, _COPIES = 128 * 2**10, 3  # of a figure without its data, and how often it holds these
 
 _kept: OrderedDict[str, tuple[go.Figure, int]] = OrderedDict()
 _lock = threading.Lock()
@@ -23,7 +24,7 @@ def drawn(chart: Callable[..., go.Figure]) -> Callable[..., go.Figure]:
     """Keep what a chart function returns for the same arguments, and give its axes the room their labels need.
 
     Putting a figure together takes Plotly longer than all else that a page does. A figure is one for all who ask:
-    whoever wants to change it takes a copy, `go.Figure(figure)`. The least recently used go when their data exceeds
+    whoever wants to change it takes a copy, `go.Figure(figure)`. The least recently used go when all together exceed
     KEPT_BYTES.
     """
 
@@ -39,7 +40,7 @@ def drawn(chart: Callable[..., go.Figure]) -> Callable[..., go.Figure]:
         theme.give_room(figure)
         figure.freeze()
         with _lock:
-            _kept[key] = figure, len(said)
+            _kept[key] = figure, _SHELL_BYTES + _COPIES * len(said)
             while sum(size for _, size in _kept.values()) > KEPT_BYTES and len(_kept) > 1:
                 _kept.popitem(last=False)
         return figure

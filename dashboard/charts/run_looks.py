@@ -77,6 +77,7 @@ def legend_below(fig: go.Figure) -> None:
     named = [trace.name for trace in fig.data if trace.name and trace.showlegend is not False]
     # One width for all names, so that they stand in columns.
     width = dict(entrywidth=LETTER * max(map(len, named), default=0), entrywidthmode="pixels", tracegroupgap=0)
+    fig.update_xaxes(automargin=True)  # above the legend, however high that is
     # Plotly knows a line that a click has hidden by its place alone: with other lines all are shown again.
     fig.update_layout(
         legend=dict(yref="container", y=0, yanchor="bottom", uirevision=json.dumps([t.name for t in fig.data]), **width)

@@ -37,7 +37,7 @@ DIVERGING = ["#0B4C92", "#3A84CA", "#98C3E8", "#F1F4F6", "#EBAD97", "#D55A44", "
 
 ROW = 17  # pixels of one row of labels above the plot
 LEGEND_ROW = 19
-EDGE, LETTER, NUMBER_WIDTH, TITLE = 4, 6.6, 5, 24  # at the left: air, a letter (12 px), letters of a number, a title
+EDGE, LETTER, NUMBER_WIDTH, TITLE = 4, 6.6, 6, 22  # at the left: air, a letter (12 px), letters of a number, a title
 FOOT = 46  # pixels below the plot: tick labels and the axis title
 
 # For st.plotly_chart(config=…): a double click resets a zoom, so the tool bar keeps only the camera.
@@ -126,7 +126,7 @@ def give_room(fig: go.Figure) -> None:
         return
     named = axis.ticktext if axis.ticktext is not None else axis.categoryarray
     if named is None and axis.type == "category":
-        named = [fig.data[0].y[-1]]
+        named = fig.data[0].y
     widest = NUMBER_WIDTH if named is None else max(map(len, map(str, named)), default=0)
     fig.layout.margin.l = EDGE + round(LETTER * widest) + 8 + TITLE * bool(axis.title.text)
 

@@ -18,11 +18,12 @@ class SpikingNetwork(nn.Module):
     """A network of one configuration. With BNTT its state_dict has the names and shapes of a published checkpoint.
 
     precision: what convolutions and matrix products are computed in. "float32" is exact; "bfloat16" and "tf32"
-    (CUDA only) are faster and change a few spikes; norm, membrane and spikes always stay float32.
+    (CUDA only) are faster and change a few spikes; norm and membrane always stay float32.
     surrogate: ∂s/∂u of the backward pass. straight_through: whether the rate code passes the gradient of its
     expectation, or the literal zero. Neither changes what the network computes.
     memory_limit: how many bytes a backward pass may keep of all neurons and timesteps; None = any number. Where they
-    need more, timesteps are computed again in the backward pass, some at a time, which takes a third longer.
+    need more, timesteps are computed again in the backward pass, some at a time, which takes a third longer; where even
+    that cannot keep so little, as little as can be is kept. tdBN needs all timesteps at once and takes what it takes.
     """
 
     def __init__(self, config: ModelConfig):

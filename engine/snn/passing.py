@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Shown = Callable[[int, int], Tensor]
 Observer = Callable[[int, Tensor, Tensor], None]
 PIECE_BYTES = {"cpu": 64 * 2**20, "cuda": 2**30}  # of the widest layer's output; measured: half or twice is slower
+WINDOW = 4  # pieces of the widest layer that go through all layers before the next ones begin
 
 
 class Pass:
@@ -56,10 +57,15 @@ class Pass:
 
     def answering(self, shown: Shown) -> Tensor:
         """W s_t of the read-out, [T, B, K], without gradients."""
-        for layers in self._sections():
-            x = self._in_pieces(layers, shown)
-            shown = lambda start, stop, x=x: x[start:stop]  # noqa: E731
-        return self._finished(x)
+        found, carried = [], {}
+        widest = max(spec.neurons for _, spec, _ in self._layers)
+        for start, stop in self._cut(0, self._steps, WINDOW * self._piece(widest)):
+            x, given = None, shown
+            for layers in self._sections():
+                x = self._in_pieces(layers, given, start, stop, carried)
+                given = lambda begin, end, x=x, start=start: x[begin - start : end - start]  # noqa: E731
+            found.append(x)
+        return self._finished(found[0] if len(found) == 1 else torch.cat(found))
 
     def _sections(self) -> list[list]:
         """The layers, cut after each pooling and before the linear ones: layers of about one width go together."""
@@ -76,7 +82,7 @@ class Pass:
         if length == self._steps:
             return self._finished(self._through(self._layers, shown(0, length), 0, length, {})[0])
         parts, carried = [], {}
-        for start, stop in self._cut(length):
+        for start, stop in self._cut(0, self._steps, length):
             again = self._once_and_again()
             x, carried = checkpoint(again, shown, start, stop, carried, use_reentrant=False, preserve_rng_state=False)
             parts.append(x)
@@ -90,31 +96,46 @@ class Pass:
 
     def kept_share(self) -> float:
         """What of kept_bytes is really kept, with the membrane potentials between pieces of time: 0 … 1."""
-        length = self._length()
-        between = 0 if length == self._steps else 4 * -(-self._steps // length) * self._batch * self._neurons()
-        return min(1.0, length / self._steps + between / self.kept_bytes())
+        return self._kept(self._length()) / self.kept_bytes()
 
     def _length(self) -> int:
-        """How many timesteps a backward pass keeps at once."""
-        needed, limit = self.kept_bytes(), self._network.memory_limit
-        if self._whole or limit is None or needed <= limit:
+        """How many timesteps a backward pass keeps at once: as many as the limit allows, or what keeps least."""
+        limit = self._network.memory_limit
+        if self._whole or limit is None:
             return self._steps
-        return max(1, int(self._steps * limit / (2 * needed)))  # the other half is for what lies between pieces
+        within = [length for length in range(self._steps, 0, -1) if self._kept(length) <= limit]
+        return within[0] if within else min(range(1, self._steps + 1), key=self._kept)
+
+    def _kept(self, length: int) -> int:
+        """Bytes kept in pieces of `length` timesteps: all of one piece, and the membrane potentials between pieces."""
+        pieces = -(-self._steps // length)
+        between = 4 * pieces * self._batch * self._neurons() if pieces > 1 else 0
+        return self.kept_bytes() * length // self._steps + between
 
     def _neurons(self) -> int:
         return sum(spec.neurons for _, spec, _ in self._layers if spec.spiking)
 
-    def _in_pieces(self, layers: list, shown: Shown) -> Tensor:
-        widest = max(spec.neurons for _, spec, _ in layers)
-        length = PIECE_BYTES[layers[0][2].device.type] // (4 * widest * self._batch)
-        parts, carried = [], {}
-        for start, stop in self._cut(self._steps if self._whole else max(1, length)):
-            x, carried = self._through(layers, shown(start, stop), start, stop, carried)
-            parts.append(x)
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+    def _in_pieces(self, layers: list, shown: Shown, start: int, stop: int, carried: dict[int, Tensor]) -> Tensor:
+        """Some layers at timesteps start + 1 … stop; `carried` is brought up to date."""
+        found, widest = None, max(spec.neurons for _, spec, _ in layers)
+        for begin, end in self._cut(start, stop, self._piece(widest)):
+            x, after = self._through(layers, shown(begin, end), begin, end, carried)
+            carried.update(after)
+            if end - begin == stop - start:
+                return x
+            if found is None:
+                rows = x.movedim(2, -1)  # channels last in memory, as x is
+                found = rows.new_empty(stop - start, *rows.shape[1:]).movedim(-1, 2)
+            found[begin - start : end - start] = x
+        return found
 
-    def _cut(self, length: int) -> list[tuple[int, int]]:
-        return [(start, min(start + length, self._steps)) for start in range(0, self._steps, length)]
+    def _piece(self, neurons: int) -> int:
+        """How many timesteps of a layer of so many neurons make a piece."""
+        size = PIECE_BYTES[self._layers[0][2].device.type] // (4 * neurons * max(1, self._batch))
+        return self._steps if self._whole else max(1, size)
+
+    def _cut(self, start: int, stop: int, length: int) -> list[tuple[int, int]]:
+        return [(begin, min(begin + length, stop)) for begin in range(start, stop, length)]
 
     def _once_and_again(self) -> Callable:
         """A piece of time; running statistics and counts are of the first time alone."""

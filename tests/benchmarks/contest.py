@@ -43,7 +43,8 @@ def held(options: Namespace) -> dict:
             for task in options.task:
                 print(f"{task}, {precision}, batch {batch} …", file=sys.stderr, flush=True)
                 rows += _rows(options, task, precision, batch)
-    about = {"device": _device_name(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    about = {"device": _device_name(), "kind": device().type}
+    about |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
     copied = {"copy_gb_s": round(2 * COPY_BYTES / _copy_seconds() / 1e9, 1)}
     copied |= {"gflop_s": {precision: round(_operations_a_second(precision) / 1e9) for precision in precisions}}
     network = {"arch": options.arch, "steps": options.steps, "rounds": options.rounds}
@@ -143,6 +144,8 @@ def _work(
     labels = torch.randint(10, (batch,), device=device())
     if name == ENGINE:
         network.precision = precision
+    if task == "pgd":
+        network.requires_grad_(False)
     cast = torch.autocast(device().type, torch.bfloat16, enabled=precision == "bfloat16" and name != ENGINE)
     mean, std = (torch.tensor(one, device=device()).view(3, 1, 1) for one in (MEAN, STD))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
@@ -231,7 +234,8 @@ def _operations_a_second(precision: str) -> float:
     _allow_tf32(precision)
     large = 8192 if device().type == "cuda" else 2048
     like = {"dtype": torch.bfloat16 if precision == "bfloat16" else torch.float32, "device": device()}
-    matrix, images, weight = (torch.rand(*size, **like) for size in ((large,) * 2, (large // 8, 256, 8, 8), (256, 256, 3, 3)))
+    sizes = (large, large), (large // 8, 256, 8, 8), (256, 256, 3, 3)
+    matrix, images, weight = (torch.rand(*size, **like) for size in sizes)
     images, weight = (one.contiguous(memory_format=torch.channels_last) for one in (images, weight))
     product = 2 * large**3 / min(_seconds(lambda: matrix @ matrix) for _ in range(5))
     convolution = lambda: F.conv2d(images, weight, padding=1)  # noqa: E731
@@ -254,7 +258,11 @@ def _peak(options: Namespace, name: str, task: str, precision: str, batch: int, 
 
 
 def memory_of_one(asked: dict) -> int:
-    """Growth of this process's resident memory to its peak by one contestant's work, in bytes; 0 where Linux is not."""
+    """Growth of this process's resident memory to its peak by one contestant's work, in bytes; 0 where Linux is not.
+
+    Memory that was given back is returned to the operating system here, and an attack has one step: the others use the
+    same memory again.
+    """
     options = Namespace(**asked)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -286,56 +294,3 @@ def _device_name() -> str:
             return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return "CPU"
-
-
-def table(found: dict, aims: dict) -> str:
-    """Every setting in a line: times, ratios to the engine, share of the limit, memory, and the aims."""
-    lines = [f"{found['device']}, {found['threads']} threads, torch {found['torch']}; medians of {found['rounds']}"]
-    lines += [
-        f"spikes that differ from the engine's: {name} {share:.1e}" for name, share in found["different_spikes"].items()
-    ]
-    head = (
-        "task",
-        "precision",
-        "batch",
-        "engine",
-        "loop",
-        "jelly",
-        "bare",
-        "×loop",
-        "×loop32",
-        "×jelly",
-        "limit",
-        "most",
-        "memory",
-    )
-    lines.append("{:<11}{:<10}{:>5}{:>9}{:>9}{:>9}{:>9}{:>7}{:>9}{:>8}{:>7}{:>7}  {}".format(*head))
-    lines.append("limit: share of what the device can do. most: ×loop32 of something that reaches the limit.")
-    by = {(r["task"], r["precision"], r["batch"], r["name"]): r for r in found["rows"]}
-    for task, precision, batch, name in by:
-        if name == ENGINE:
-            lines.append(_line(by, task, precision, batch, "cuda" if "cuda" in found["torch"] else "cpu", aims))
-    return "\n".join(lines)
-
-
-def _line(by: dict, task: str, precision: str, batch: int, kind: str, aims: dict) -> str:
-    def row(name: str, at: str = precision) -> dict:
-        return by.get((task, at, batch, name), {})
-
-    def times(seconds: float | None) -> str:
-        return "" if seconds is None else f"{seconds / row(ENGINE)['seconds']:.2f}"
-
-    loop32 = row(LOOP, "float32").get("seconds")
-    shown = [f"{row(name)['seconds']:.3f} s" if row(name) else "" for name in (ENGINE, LOOP, JELLY, BARE)]
-    memory = [f"{row(name)['peak_bytes'] / 2**20:,.0f}" for name in (ENGINE, LOOP, JELLY) if row(name)]
-    aim, base = aims.get((kind, task, precision)), loop32 if kind == "cpu" else row(LOOP).get("seconds")
-    reached = "" if aim is None or base is None else f"  aim {aim}: " + _said(base / row(ENGINE)["seconds"], aim)
-    most = "" if loop32 is None else f"{loop32 / row(ENGINE)['limit_seconds']:.2f}"
-    ratios = times(row(LOOP).get("seconds")), times(loop32), times(row(JELLY).get("seconds"))
-    start = f"{task:<11}{precision:<10}{batch:>5}" + "".join(f"{one:>9}" for one in shown)
-    ends = f"{ratios[0]:>7}{ratios[1]:>9}{ratios[2]:>8}{row(ENGINE)['share_of_limit']:>7.0%}{most:>7}"
-    return f"{start}{ends}  {' / '.join(memory)} MiB{reached}"
-
-
-def _said(ratio: float, aim: float) -> str:
-    return f"{ratio:.2f}, {'reached' if ratio >= aim else 'missed'}"

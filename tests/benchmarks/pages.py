@@ -3,194 +3,30 @@
     python3 -m tests.benchmarks.pages [--rounds N] [--starts N] [--json FILE]
 
 Walks one visitor over all pages and moves their sliders by the keyboard. A bare app of one slider and one heat map is
-driven in the same way at the same time. Prints the seconds from key or click to the last change of the finished page,
-and from the start of the server to the first finished page, median and 95th percentile, and the ratio to the bare app.
+driven in the same way at the same time, with one heat map and with as many as the page has or the widget changes. Prints
+the seconds from key or click to the finished plot and to the last change of the page, median and 95th percentile, the
+median from the start of the server to the first finished page, and the ratios to the bare app. What is computed already is
+what the network yields; sliders move to values at which nothing was drawn before, and back.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
-from tests.benchmarks import browsing
+from tests.benchmarks import browsing, pages_table
+from tests.benchmarks.walk import NAMES, PAGES, Bare, Page, Times, Walker, bare_page
 
-STOPWATCH = Path(__file__).with_name("stopwatch.js")
 BARE = Path(__file__).with_name("bare_app.py")
-NAMES = "One", "Two"  # of its pages of a number of plots
 MODEL, DATA = "vgg9", "photos"
 CLASSES, TRAIN_IMAGES, TEST_IMAGES = 10, 2, 6  # images of a class
-AIMS = {"median": 1.3, "p95": 1.5}  # times the bare app
-START_AIM = 1.5  # times the bare app and the import of torch
-
-
-@dataclass(frozen=True)
-class Move:
-    """A widget of a page. label: what it is called. role: what it is. keys: there and back again, each from where the
-    other ends; the last one of each is the one that counts. changed: charts that show its value. says: a pattern of
-    what the page says of it, where no chart must change."""
-
-    label: str
-    role: str = "slider"
-    keys: tuple[Sequence[str], Sequence[str]] = (["ArrowRight"], ["ArrowLeft"])
-    changed: Sequence[str] = ()
-    says: str | None = None
-
-
-@dataclass(frozen=True)
-class Page:
-    """A page of the menu, its charts, and what is moved on it."""
-
-    title: str
-    charts: Sequence[str] = ()
-    moves: Sequence[Move] = field(default_factory=tuple)
-
-    def finished(self, move: Move | None = None) -> dict:
-        """What the stop watch waits for."""
-        moved = {"changed": list(move.changed), "says": move.says} if move else {}
-        return {"title": self.title, "charts": list(self.charts)} | moved
-
-
-def choice(label: str, *changed: str, at_end: bool = False) -> Move:
-    """A box to choose from: the last entry, and the first one again. at_end: it stands at the last one at first."""
-    keys = ["ArrowDown", "End", "Enter"], ["ArrowDown", "Home", "Enter"]
-    return Move(label, "combobox", keys[::-1] if at_end else keys, changed)
-
-
-def number(label: str, *changed: str) -> Move:
-    """A field for a number: one more, and one less."""
-    return Move(label, "spinbutton", (["ArrowUp"], ["ArrowDown"]), changed)
-
-
-PAGES = (
-    Page("Overview", ["overview_gamma"]),
-    Page(
-        "Gamma",
-        ["gamma_layers", "gamma_channels", "gamma_spread"],
-        [
-            Move("Exit threshold on mean γ", changed=["gamma_layers", "gamma_spread"]),
-            choice("Layer", "gamma_channels", "gamma_spread"),
-        ],
-    ),
-    Page(
-        "Spikes",
-        ["class_scores", "input_spikes", "firing_rates", "raster", "membrane"],
-        [
-            Move("Leave after timestep t", changed=["class_scores"]),
-            number("Test sample", "class_scores", "input_spikes", "firing_rates", "raster", "membrane"),
-            number("Neuron for the membrane trace", "membrane"),
-            choice("Layer", "raster", "membrane"),
-        ],
-    ),
-    Page(
-        "Early exit",
-        ["accuracy", "cost", "trade_off", "energy_layers", "energy_steps", "exit_histogram", "exit_front"],
-        [
-            Move("Leave after timestep t", changed=["accuracy", "cost"]),
-            Move("Exit threshold on mean γ", says=r"mean γ (is|never falls) below [\d.]+"),
-            Move("Leave when the answer has been the same for this many timesteps", changed=["exit_histogram"]),
-        ],
-    ),
-    Page("Robustness", ["sweep_noise", "closeup_spikes"]),
-    Page("Baselines", ["baseline_exits", "baseline_energy", "baseline_spikes_0"]),
-    Page(
-        "Training",
-        ["run_accuracy", "run_gamma", "run_loss", "run_exits", "run_gamma_layers", "run_rates", "run_lr"],
-        [choice("γ of layer", "run_gamma", at_end=True)],
-    ),
-    Page("Runs"),
-)
-
-
-def bare_page(name: str, plots: int) -> Page:
-    """Of the bare app."""
-    charts = [f"{name.lower()}_{plots}_{plot}" for plot in range(plots)]
-    return Page(f"{name} {plots}", charts, [Move("Threshold", changed=charts)])
-
-
-class Times(NamedTuple):
-    """Seconds until the first plot that is asked for was finished, and until all of the page was."""
-
-    plot: float
-    all: float
-
-
-class Walker:
-    """A visitor of one app with a stop watch."""
-
-    def __init__(self, chromium, url: str):
-        self._page = browsing.visitor(chromium)
-        self._page.add_init_script(path=STOPWATCH)
-        self._url = url
-
-    def open(self, path: str, page: Page) -> float:
-        """Load the app at a page; the time of day at which that was finished, in seconds since the epoch."""
-        self._page.goto(self._url + path)
-        return self._page.evaluate("page => finished(page)", page.finished())["at"] / 1000
-
-    def go(self, page: Page) -> Times:
-        """To this page from another one."""
-        link = self._page.get_by_test_id("stSidebarNav").get_by_role("link", name=page.title, exact=True)
-        return self._timed(page.finished(), link.click)
-
-    def move(self, page: Page, move: Move, back: bool) -> Times:
-        """To what a widget shows after a key."""
-        # a label may be that of a part of the page and of the sidebar; what has a bound value says it behind its label
-        widget = self._page.get_by_role(move.role, name=move.label).first
-        widget.scroll_into_view_if_needed()  # a list that opens while the page scrolls closes again
-        *before, last = move.keys[back]
-        for key in before:
-            widget.press(key)
-            if move.role == "combobox":
-                self._page.get_by_role("listbox").wait_for()
-        return self._timed(page.finished(move), lambda: widget.press(last))
-
-    def press(self, name: str, page: Page, role: str = "button") -> None:
-        """Press a button of the page, once it can be, and wait for what the page shows then."""
-        self._page.get_by_test_id("stMain").get_by_role(role, name=name, exact=True).click()
-        self._page.evaluate("page => finished(page)", page.finished())
-
-    def _timed(self, awaited: dict, act: Callable[[], None]) -> Times:
-        self._page.evaluate("awaited => { window.ending = finished(awaited); window.ending.catch(() => {}); }", awaited)
-        act()
-        found = self._page.evaluate("() => window.ending")
-        return Times(found["plot"] / 1000, found["all"] / 1000)
-
-
-class Bare:
-    """The visitor of the bare app, who does there what was done in the dashboard, with any number of plots."""
-
-    def __init__(self, walker: Walker):
-        self._walker = walker
-        self._page = bare_page(NAMES[0], 1)
-        self._back = False
-        walker.open("/", self._page)
-
-    def go(self, plots: int) -> Times:
-        """To the other page of so many plots."""
-        name = next(name for name in NAMES if f"{name} {plots}" != self._page.title)
-        self._page, self._back = bare_page(name, plots), False
-        return self._walker.go(self._page)
-
-    def move(self, plots: int) -> Times:
-        """The slider over so many plots there, and back at the next call."""
-        if len(self._page.charts) != plots:
-            self.go(plots)
-        taken = self._walker.move(self._page, self._page.moves[0], self._back)
-        self._back = not self._back
-        return taken
-
-
-# ---------------------------------------------------------------------------------------------------- what is looked at
 
 
 def prepare(runs: Path, data: Path) -> None:
@@ -253,9 +89,6 @@ def compute(walker: Walker) -> None:
                 walker.move(page, move, back)
 
 
-# ------------------------------------------------------------------------------------------------------------ measuring
-
-
 def walk(dashboard: Walker, bare: Bare, rounds: int) -> dict[str, dict[str, list[tuple[Times, Times, Times]]]]:
     """By what was done, page changes and moves: the times here, in the bare app, and there with as many plots."""
     found = {"page changes": defaultdict(list), "moves": defaultdict(list)}
@@ -266,7 +99,10 @@ def walk(dashboard: Walker, bare: Bare, rounds: int) -> dict[str, dict[str, list
             for move in page.moves:
                 for back in (False, True):
                     taken = dashboard.move(page, move, back), bare.move(1), bare.move(len(move.changed) or 1)
-                    found["moves"][f"{page.title}: {move.label}"].append(taken)
+                    which = " (a new value)" if move.fresh and not back else ""
+                    found["moves"][f"{page.title}: {move.label[:26]}{which}"].append(taken)
+                if move.fresh:
+                    dashboard.move(page, move, back=False)
     return found
 
 
@@ -285,7 +121,7 @@ def import_torch() -> float:
 
 
 def measure(rounds: int, starts: int) -> dict[str, dict[str, list]]:
-    """Everything that `summary` sums up."""
+    """Everything that `pages_table.summary` sums up."""
     with tempfile.TemporaryDirectory() as runs, tempfile.TemporaryDirectory() as data, browsing.browser() as chromium:
         folders = Path(runs), Path(data)
         prepare(*folders)
@@ -305,72 +141,6 @@ def measure(rounds: int, starts: int) -> dict[str, dict[str, list]]:
     return found
 
 
-# ------------------------------------------------------------------------------------------------------------ the table
-
-
-def summary(found: dict[str, dict[str, list]]) -> dict:
-    """Of page changes and of moves all together, each page and each widget: spreads, and ratios to the bare app with one
-    plot and with as many; the starts; and whether the aims are met."""
-    said = {}
-    for kind in ("page changes", "moves"):
-        everything = [taken for some in found[kind].values() for taken in some]
-        said[kind] = {name: _beside(some) for name, some in {"all": everything, **found[kind]}.items()}
-    starts = {name: statistics.median(some) for name, some in found["starts"].items()}
-    ratio = starts["dashboard"] / (starts["bare app"] + starts["import torch"])
-    return said | {"starts": starts | {"ratio": ratio, "met": ratio <= START_AIM}}
-
-
-def _beside(taken: list[tuple[Times, Times, Times]]) -> dict:
-    own, one, many = zip(*taken)
-    return {
-        "plot": _ratio([t.plot for t in own], [t.plot for t in one]),
-        "all": _ratio([t.all for t in own], [t.all for t in one]),
-        "as many plots": _ratio([t.all for t in own], [t.all for t in many]),
-    }
-
-
-def _ratio(own: list[float], bare: list[float]) -> dict:
-    here, there = browsing.spread(own), browsing.spread(bare)
-    ratio = {name: here[name] / there[name] for name in AIMS}
-    return here | {"bare": there, "ratio": ratio, "met": {name: ratio[name] <= aim for name, aim in AIMS.items()}}
-
-
-COLUMNS = {
-    "plot": "first plot, × bare app",
-    "all": "all of the page, × bare app",
-    "as many plots": "× bare app, as many plots",
-}
-
-
-def table(said: dict) -> str:
-    """For people: a line for each page and each widget, under that of all together; ✓ where an aim is met."""
-    lines = [f"{'median and 95th percentile':46}" + "".join(f"{title:>34}" for title in COLUMNS.values())]
-    for kind in ("page changes", "moves"):
-        for name, one in said[kind].items():
-            title = kind.capitalize() if name == "all" else f"  {name}"
-            lines.append(f"{title[:45]:46}" + "".join(_cell(one[column]) for column in COLUMNS))
-    lines.append(
-        f"Aims: at most {AIMS['median']:g} × the bare app at the median, {AIMS['p95']:g} × at the 95th percentile. It took "
-        f"{said['page changes']['all']['all']['bare']['median']:.3f} s a page, {said['moves']['all']['all']['bare']['median']:.3f} s a move."
-    )
-    starts = said["starts"]
-    lines += [f"Start, {name:53}{starts[name]:>7.2f} s" for name in ("dashboard", "bare app", "import torch")]
-    lines.append(
-        f"Start of the dashboard: {starts['ratio']:.2f} {_mark(starts['met'])} × the bare app and the import of torch; "
-        f"aim: at most {START_AIM:g}."
-    )
-    return "\n".join(lines)
-
-
-def _cell(one: dict) -> str:
-    seconds = f"{one['median']:.3f} {one['p95']:.3f} s"
-    return f"{seconds:>18}" + "".join(f"{one['ratio'][which]:>6.2f} {_mark(one['met'][which])}" for which in AIMS)
-
-
-def _mark(met: bool) -> str:
-    return "✓" if met else "✗"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python3 -m tests.benchmarks.pages", description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="walks over all pages (default: 5)")
@@ -378,8 +148,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     browsing.prepare("tests.benchmarks.pages")
-    said = summary(measure(options.rounds, options.starts))
-    print(table(said))
+    said = pages_table.summary(measure(options.rounds, options.starts))
+    print(pages_table.table(said))
     browsing.save(options.json, said)
 
 

@@ -191,6 +191,7 @@ class Bare(nn.Module):
         rows = total
         if place.type == "cpu" and spec.kind == "conv":
             rows = min(total, max(batch, self.PIECE_BYTES // (4 * spec.neurons)))
+            rows = -(-total // -(-total // rows))  # pieces of one size
         weight = self.weights[number].detach().to(dtype).requires_grad_(task == "training")
         x = torch.rand(rows, *spec.in_shape, dtype=dtype, device=place)
         if spec.kind == "conv":

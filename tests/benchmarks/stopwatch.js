@@ -37,7 +37,7 @@
     const look = () => {
       if (performance.now() - last > QUIET && last > pressed && there()) {
         const plot = [...changed, ...charts][0];
-        resolve({ plot: (lastOf[plot] ?? last) - pressed, all: last - pressed, at: performance.timeOrigin + last });
+        resolve({ plot: (lastOf[plot] > pressed ? lastOf[plot] : last) - pressed, all: last - pressed, at: performance.timeOrigin + last });
       } else if (performance.now() - armed > 120_000) {
         const missing = charts.filter((chart) => !drawing(chart));
         const same = changed.filter((chart, place) => drawing(chart) === before[place]);

@@ -173,7 +173,10 @@ def test_timesteps_computed_again_give_the_same_gradients(norm, encoding):
     torch.testing.assert_close(whole, pieces)
 
 
-def test_pieces_of_time_are_as_many_as_the_limit_asks_for(monkeypatch):
+@pytest.mark.parametrize(("share", "length"), [(1, 8), (1 / 2, 3), (45 / 96, 2), (0, 2)])
+def test_pieces_of_time_are_as_long_as_the_limit_allows(monkeypatch, share, length):
+    """By hand, in bytes a neuron: all T = 8 timesteps 8·12 = 96; pieces of 3 keep 3·12 and 3·4 between them, 48; pieces of 2
+    keep 24 + 16 = 40, which is the least: of 1 they keep 12 + 32."""
     from engine.snn import passing
 
     config = ModelConfig("vgg-small", 8, 3, (1, 8, 8), layout="C4 F5")
@@ -182,6 +185,6 @@ def test_pieces_of_time_are_as_many_as_the_limit_asks_for(monkeypatch):
     pieces = []
     real = passing.checkpoint
     monkeypatch.setattr(passing, "checkpoint", lambda run, *a, **k: (pieces.append(a[1:3]), real(run, *a, **k))[1])
-    model.memory_limit = needed // 2
+    model.memory_limit = int(needed * share)
     model(torch.randn(3, 1, 8, 8), seed=0)
-    assert pieces == [(0, 2), (2, 4), (4, 6), (6, 8)]
+    assert pieces == ([(start, min(start + length, 8)) for start in range(0, 8, length)] if length < 8 else [])

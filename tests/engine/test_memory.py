@@ -18,8 +18,9 @@ from engine.snn import ModelConfig, build_model
 def peak():
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-def evaluated(steps, count=64):
-    config = ModelConfig(arch="vgg-small", steps=steps, classes=10, in_shape=(1, 32, 32))
+def evaluated(steps, count=2):
+    # one norm for all timesteps: of BNTT the 8,000 modules alone would take most of the memory
+    config = ModelConfig(arch="vgg-small", steps=steps, classes=10, in_shape=(1, 32, 32), norm="bn")
     pixels = torch.randint(256, (count, 1, 32, 32), dtype=torch.uint8)
     rows = torch.arange(count)
     evaluate(build_model(config), pixels, rows % 10, rows, (0.5,), (0.25,), seed=0)
@@ -47,8 +48,8 @@ def growth(work: str) -> int:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="memory of a GPU is not the process's")
 def test_evaluation_of_many_timesteps_takes_no_more_memory_than_of_few():
-    """64 samples, 16,384 neurons in the first layer: kept whole, T = 800 would need 3.4 GB a tensor."""
-    assert growth("evaluated(800)") < 400e6
+    """16,384 neurons in the first layer: kept whole, a single sample's T = 8,000 would need 524 MB a tensor."""
+    assert growth("evaluated(8000)") < 500e6
 
 
 @pytest.mark.slow
