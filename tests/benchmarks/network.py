@@ -41,7 +41,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--arch", default="vgg9")
     parser.add_argument("--steps", type=int, default=25, help="T (default: 25)")
     parser.add_argument("--batch", type=int, nargs="+", help="default: 8 and 32 on a CPU, 64 and 256 on a GPU")
-    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, help="default: float32 and bfloat16, on a GPU tf32 too")
+    parser.add_argument(
+        "--precision", nargs="+", choices=PRECISIONS, help="default: float32 and bfloat16, on a GPU tf32 too"
+    )
     parser.add_argument("--task", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument(
         "--rounds", type=int, default=5, help="turns of each, after one that is not counted (default: 5)"
