@@ -44,6 +44,7 @@ def _saver():
 
 _STYLE = """
 [data-testid="stMainBlockContainer"] { padding-top: 3.2rem; padding-bottom: 3rem; }
+[data-testid="stImage"] { column-gap: .5rem; }
 [data-testid="stImage"] img { border: 1px solid rgba(122, 129, 137, .35); border-radius: .3rem; }
 [class*="st-key-save_"] { margin-top: -1rem; }
 @media (max-width: 640px) { .modebar { display: none; } }  /* it would lie over the labels */

@@ -82,7 +82,8 @@ def fire(
     """Leaky integrate-and-fire neurons behind a norm: u_t = λ·u'_{t−1} + y_t; s_t = 1[u_t > θ]; u'_t = u_t − θ·s_t.
 
     x: [T, B, C, …], or [1, B, C, …] standing for every timestep of `scaling`. carried: u'_0, None for 0. dtype: of the
-    spikes; None for float32, or float64 where x is. The gradient flows through the surrogate and the leak; none through the reset.
+    spikes; None for float32, or float64 where x is. The gradient flows through the surrogate and the leak; none through
+    the reset.
     """
     dtype = plain.precise(x) if dtype is None else dtype
     flat, held, shape = rows(x), None if carried is None else rows(carried[None])[0], x.shape[1:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 
 from tests.benchmarks import browsing
+from tests.benchmarks.walk import Times
 
 AIMS = {"median": 1.3, "p95": 1.5}  # times the bare app
 START_AIM = 1.5  # times the bare app and the import of torch

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine import training
+
 ROOT = Path(__file__).resolve().parents[2]
 resource = pytest.importorskip("resource", reason="only Unix tells a process's largest size")
 
@@ -55,3 +57,13 @@ def test_evaluation_of_many_timesteps_takes_no_more_memory_than_of_few():
 @pytest.mark.slow
 def test_vgg11_with_50_timesteps_and_batches_of_128_trains_within_24_gb():
     assert growth("trained()") < 22e9
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="each process has a GPU of its own")
+def test_processes_that_share_a_machine_share_its_memory(monkeypatch):
+    monkeypatch.setattr(training, "machine_memory", lambda: 24_000)
+    assert training.training_limit() == 12_000
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert training.training_limit() == 3_000
+    monkeypatch.setattr(training, "machine_memory", lambda: None)
+    assert training.training_limit() is None
