@@ -18,6 +18,7 @@ from pathlib import Path
 
 from dashboard import bootstrap
 from dashboard.__main__ import flags
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
@@ -88,13 +89,6 @@ def _answers(port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def free_port() -> int:
-    """One that no other server here will choose."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]
 
 
 def spread(seconds: Sequence[float]) -> dict[str, float]:

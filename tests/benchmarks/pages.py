@@ -87,6 +87,8 @@ def compute(walker: Walker) -> None:
         for move in page.moves:
             for back in (False, True):
                 walker.move(page, move, back)
+            if move.fresh:
+                walker.move(page, move, back=False)  # the next one there is new
 
 
 def walk(dashboard: Walker, bare: Bare, rounds: int) -> dict[str, dict[str, list[tuple[Times, Times, Times]]]]:
@@ -102,7 +104,7 @@ def walk(dashboard: Walker, bare: Bare, rounds: int) -> dict[str, dict[str, list
                     which = " (a new value)" if move.fresh and not back else ""
                     found["moves"][f"{page.title}: {move.label[:26]}{which}"].append(taken)
                 if move.fresh:
-                    dashboard.move(page, move, back=False)
+                    dashboard.move(page, move, back=False)  # the next one there is new
     return found
 
 

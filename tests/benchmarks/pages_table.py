@@ -52,9 +52,10 @@ def table(said: dict) -> str:
         for name, one in said[kind].items():
             title = kind.capitalize() if name == "all" else f"  {name}"
             lines.append(f"{title[:57]:58}" + "".join(_cell(one[column]) for column in COLUMNS))
+    page, move = (said[kind]["all"]["all"]["bare"]["median"] for kind in ("page changes", "moves"))
     lines.append(
         f"Aims: at most {AIMS['median']:g} × the bare app at the median, {AIMS['p95']:g} × at the 95th percentile. It took "
-        f"{said['page changes']['all']['all']['bare']['median']:.3f} s a page, {said['moves']['all']['all']['bare']['median']:.3f} s a move."
+        f"{page:.3f} s a page, {move:.3f} s a move."
     )
     starts = said["starts"]
     lines += [f"Start, {name:53}{starts[name]:>7.2f} s" for name in ("dashboard", "bare app", "import torch")]

@@ -9,7 +9,8 @@ import sys
 import psutil
 import pytest
 
-from tests.browser.conftest import ROOT, free_port
+from tests.browser.conftest import ROOT
+from tests.ports import free_port
 
 pytestmark = pytest.mark.browser
 

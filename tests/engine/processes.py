@@ -2,20 +2,15 @@
 
 import multiprocessing
 import os
-import socket
 import sys
 import time
 import traceback
 from contextlib import contextmanager
 from types import ModuleType
 
+from tests.ports import free_port
+
 SECONDS = 100
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager
