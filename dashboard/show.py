@@ -60,9 +60,7 @@ def chart(figure: go.Figure, table: pd.DataFrame | Callable[[], pd.DataFrame], k
     underscores; also the name of the saved files. describe: what the chart shows, for screen readers.
     """
     st.plotly_chart(figure, key=f"chart_{key}", config=theme.CONFIG, alt=describe)
-    with st.container(
-        horizontal=True, horizontal_alignment="right", vertical_alignment="center", gap="small", key=f"save_{key}"
-    ):
+    with st.popover("Save", type="tertiary", key=f"save_{key}", wrap=False):  # what is in it is drawn when it is opened
         _saver()(data={"chart": key, "file": f"bntt_{key}"}, key=f"saver_{key}", width="content")
         st.download_button(
             "CSV",

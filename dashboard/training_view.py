@@ -221,22 +221,25 @@ def _follow(run: Run, shown: State, there: bool) -> None:
     body()
 
 
-def curves(run: Run, others: list[Run], layer: str | None, live: bool, more: list[Callable[[], None]]) -> None:
-    """Everything the epochs have shown so far, and what comes while it is looked at, in three columns.
+def curves(run: Run, others: list[Run], live: bool, more: list[Callable[[], None]]) -> None:
+    """What is drawn of a run and what beside it, everything its epochs have shown so far, and what comes while it is
+    looked at, in three columns.
 
-    others: runs to compare with. layer: whose γ is shown growing; None where γ does not depend on time. more: draw what
-    follows the charts.
+    others: runs it may be compared with. more: draw what follows the charts.
     """
-    kept = run_looks.places([run.name, *(other.name for other in others)], st.session_state.get(_PLACES))
-    st.session_state[_PLACES] = kept
+    known = {one.name: one for one in others}
 
     @lru_cache(maxsize=1)
-    def panels(_stamps: tuple) -> list[training_panels.Panel]:
-        return training_panels.panels(run, others, layer, kept)
+    def panels(_stamps: tuple, against: tuple[str, ...], layer: str | None) -> list[training_panels.Panel]:
+        kept = run_looks.places([run.name, *against], st.session_state.get(_PLACES))
+        st.session_state[_PLACES] = kept
+        return training_panels.panels(run, [known[name] for name in against], layer, kept)
 
     @st.fragment(run_every=CHART_SECONDS if live else None)
     def body():
-        found = panels(tuple(_stamp(one) for one in (run, *others)))  # figures are made anew once an epoch
+        against, layer = _choices(run, list(known))
+        stamps = tuple(_stamp(one) for one in (run, *(known[name] for name in against)))
+        found = panels(stamps, against, layer)  # figures are made anew once an epoch
         cells = [*(partial(_draw, panel) for panel in found), *more]
         for row in range(0, len(cells), COLUMNS):
             for column, draw in zip(st.columns(COLUMNS), cells[row : row + COLUMNS]):
@@ -244,6 +247,30 @@ def curves(run: Run, others: list[Run], layer: str | None, live: bool, more: lis
                     draw()
 
     body()
+
+
+def _choices(run: Run, others: list[str]) -> tuple[tuple[str, ...], str | None]:
+    """Runs to compare with, and the layer whose γ is shown growing; None where γ does not depend on time."""
+    left, right = st.columns([3, 1])
+    against = left.multiselect(
+        "Compare with other runs",
+        others,
+        key="against",
+        bind="query-params",
+        placeholder="Their loss and accuracy are drawn beside this run's",
+        disabled=not others,
+    )
+    layers = [spec.name for spec in run.config.hidden_layers()] if run.config.norm == "bntt" else []
+    layer = right.selectbox(
+        "γ of layer",
+        layers,
+        len(layers) - 1 if layers else None,
+        key="gamma_layer",
+        bind="query-params",
+        disabled=not layers,
+        placeholder="no γ over time",
+    )
+    return tuple(name for name in against if name in others), layer
 
 
 def _draw(panel: training_panels.Panel) -> None:

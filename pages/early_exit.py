@@ -108,10 +108,15 @@ def precision_effect(exact: Evaluation) -> None:
 
 @st.fragment
 def ready(evaluation: Evaluation) -> None:
-    """Leaving each sample when it is ready, the best threshold for a loss, and the same under noise and attack."""
+    """Leaving each sample when it is ready, and the same under noise and attack."""
     chosen = exit_ready.section(view, evaluation, constants, rule, latency.results[0])
-    exit_ready.halves(view, evaluation, constants, rule)
     exit_disturbed.section(view, *chosen, constants)
+
+
+@st.fragment
+def best(evaluation: Evaluation) -> None:
+    """The best threshold for a loss, which does not depend on the one chosen above."""
+    exit_ready.halves(view, evaluation, constants, rule)
 
 
 show.heading("Early exit", view, "Slide the exit timestep and watch accuracy, spikes, energy and latency trade off.")
@@ -140,4 +145,5 @@ with above:
 if job.state == "done":
     if view.steps > 1:
         ready(work.joined(job))
+        best(work.joined(job))
     precision_effect(work.joined(job))

@@ -16,29 +16,9 @@ def watch(runs: list[Run]) -> None:
     choice, *buttons = st.columns([4, 2, 2, 3], vertical_alignment="bottom")
     run = training_view.choose(runs, choice)
     state = training_view.controls(run, buttons)
-    left, right = st.columns([3, 1])
-    others = {one.name: one for one in runs if one.name != run.name}
-    against = left.multiselect(
-        "Compare with other runs",
-        list(others),
-        key="against",
-        bind="query-params",
-        placeholder="Their loss and accuracy are drawn beside this run's",
-        disabled=not others,
-    )
-    layers = [spec.name for spec in run.config.hidden_layers()] if run.config.norm == "bntt" else []
-    layer = right.selectbox(
-        "γ of layer",
-        layers,
-        len(layers) - 1 if layers else None,
-        key="gamma_layer",
-        bind="query-params",
-        disabled=not layers,
-        placeholder="no γ over time",
-    )
     said = run.command or new_training.command(run.config, run.recipe, run.name)
     more = [lambda: settings(run), lambda: command(said)]
-    training_view.curves(run, [others[name] for name in against if name in others], layer, state.live, more)
+    training_view.curves(run, [one for one in runs if one.name != run.name], state.live, more)
 
 
 def settings(run: Run) -> None:

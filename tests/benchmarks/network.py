@@ -3,12 +3,13 @@
     python3 -m tests.benchmarks.network [--batch 8 32] [--rounds 5] [--json FILE]
 
 One training step, one evaluation and one 10-step PGD attack of VGG9, T = 25, on random 32×32 images, at each batch size
-and precision. All take turns in one process; the median of their times is told and how far their quartiles lie apart,
-with their ratio to the engine's, the peak memory of each, and what share of the device's limit the engine reaches: the
-time that the operations of all convolutions and matrix products take at the rate of a large one, or the bytes that must move at that of a large copy,
-whichever is longer. The bare convolutions and matrix products take their turn, too. Before that, all are shown to fire the
-same spikes in float32. In bfloat16 the peers run under torch's autocast, in which their norms and membranes are bfloat16
-too; the engine's stay float32.
+and precision. All take turns in one process, each once to warm up and then once measured; the median of their times is
+told and how far their quartiles lie apart, with their ratio to the engine's, the peak memory of each, and what share of
+the device's limit the engine reaches: the time that the operations of all convolutions and matrix products take at the
+rate of a large one, or the bytes that must move at that of a large copy, whichever is longer. The bare convolutions and
+matrix products take their turn, too, alone and with one pass over memory, and beside other precisions the loop in float32.
+Before that, all are shown to fire the same spikes in float32. In bfloat16 the peers run under torch's autocast, in which
+their norms and membranes are bfloat16 too; the engine's stay float32.
 """
 
 from __future__ import annotations

@@ -4,7 +4,28 @@ from __future__ import annotations
 
 import math
 
-from .contest import BARE, ENGINE, JELLY, LOOP
+from .contest import BARE, ENGINE, FLOOR, JELLY, LOOP, LOOP32
+
+HEAD = (
+    "task",
+    "precision",
+    "batch",
+    "engine",
+    "loop",
+    "jelly",
+    "×loop",
+    "×loop32",
+    "×jelly",
+    "bare",
+    "floor",
+    "most",
+    "limit",
+    "memory",
+)
+LEGEND = """×loop32: against the loop in float32, and how many times as fast as that are
+bare: the convolutions and matrix products alone
+floor: with one pass over memory for norm, membrane and spike, the least where no kernel joins these to the convolution
+most: what reaches the rates that the device shows in large products or copies; limit: the engine's share of those"""
 
 
 def table(found: dict, aims: dict) -> str:
@@ -16,23 +37,8 @@ def table(found: dict, aims: dict) -> str:
     lines += [
         f"spikes that differ from the engine's: {name} {share:.1e}" for name, share in found["different_spikes"].items()
     ]
-    head = (
-        "task",
-        "precision",
-        "batch",
-        "engine",
-        "loop",
-        "jelly",
-        "bare",
-        "×loop",
-        "×loop32",
-        "×jelly",
-        "limit",
-        "most",
-        "memory",
-    )
-    lines.append("{:<11}{:<10}{:>5}{:>13}{:>13}{:>13}{:>13}{:>7}{:>9}{:>8}{:>7}{:>7}  {}".format(*head))
-    lines.append("limit: share of what the device can do. most: ×loop32 of something that reaches the limit.")
+    lines.append(LEGEND)
+    lines.append("{:<11}{:<10}{:>5}{:>13}{:>13}{:>13}{:>7}{:>9}{:>8}{:>7}{:>7}{:>7}{:>7}  {}".format(*HEAD))
     by = {(r["task"], r["precision"], r["batch"], r["name"]): r for r in found["rows"]}
     for task, precision, batch, name in by:
         if name == ENGINE:
@@ -41,22 +47,24 @@ def table(found: dict, aims: dict) -> str:
 
 
 def _line(by: dict, task: str, precision: str, batch: int, kind: str, aims: dict) -> str:
-    def row(name: str, at: str = precision) -> dict:
-        return by.get((task, at, batch, name), {})
+    def row(name: str) -> dict:
+        return by.get((task, precision, batch, name), {})
 
     def times(seconds: float | None) -> str:
-        return "" if seconds is None else f"{seconds / row(ENGINE)['seconds']:.2f}"
+        return "" if seconds is None else f"{seconds / own['seconds']:.2f}"
 
-    loop32 = row(LOOP, "float32").get("seconds")
-    shown = [_spread(row(name)) for name in (ENGINE, LOOP, JELLY, BARE)]
+    own = row(ENGINE)
+    loop32 = row(LOOP32 if row(LOOP32) else LOOP)["seconds"]
+    shown = "".join(f"{_spread(row(name)):>13}" for name in (ENGINE, LOOP, JELLY))
+    ratios = times(row(LOOP)["seconds"]), times(loop32), times(row(JELLY).get("seconds"))
+    bounds = "".join(
+        f"{loop32 / one:>7.2f}" for one in (*(row(n)["seconds"] for n in (BARE, FLOOR)), own["limit_seconds"])
+    )
     memory = [f"{(row(name)['peak_bytes'] or math.nan) / 2**20:,.0f}" for name in (ENGINE, LOOP, JELLY) if row(name)]
-    aim, base = aims.get((kind, task, precision)), loop32 if kind == "cpu" else row(LOOP).get("seconds")
-    reached = "" if aim is None or base is None else f"  aim {aim}: " + _said(base / row(ENGINE)["seconds"], aim)
-    most = "" if loop32 is None else f"{loop32 / row(ENGINE)['limit_seconds']:.2f}"
-    ratios = times(row(LOOP).get("seconds")), times(loop32), times(row(JELLY).get("seconds"))
-    start = f"{task:<11}{precision:<10}{batch:>5}" + "".join(f"{one:>13}" for one in shown)
-    ends = f"{ratios[0]:>7}{ratios[1]:>9}{ratios[2]:>8}{row(ENGINE)['share_of_limit']:>7.0%}{most:>7}"
-    return f"{start}{ends}  {' / '.join(memory)}{reached}"
+    aim, base = aims.get((kind, task, precision)), loop32 if kind == "cpu" else row(LOOP)["seconds"]
+    reached = "" if aim is None else f"  aim {aim}: " + _said(base / own["seconds"], aim)
+    start = f"{task:<11}{precision:<10}{batch:>5}{shown}{ratios[0]:>7}{ratios[1]:>9}{ratios[2]:>8}{bounds}"
+    return f"{start}{own['share_of_limit']:>7.0%}  {' / '.join(memory)}{reached}"
 
 
 def _spread(row: dict) -> str:

@@ -3,15 +3,18 @@
     python3 -m tests.benchmarks.pages [--rounds N] [--starts N] [--json FILE]
 
 Walks one visitor over all pages and moves their sliders by the keyboard. A bare app of one slider and one heat map is
-driven in the same way at the same time, with one heat map and with as many as the page has or the widget changes. Prints
+driven in the same way at the same time, with one heat map and with as many as the page has or the widget changes; for
+changes of pages another one, too, that has as many elements of each kind as the page, buttons, sentences and plots. Prints
 the seconds from key or click to the finished plot and to the last change of the page, median and 95th percentile, the
-median from the start of the server to the first finished page, and the ratios to the bare app. What is computed already is
-what the network yields; sliders move to values at which nothing was drawn before, and back.
+median from the start of the server to the first finished page, and the ratios to the bare apps. What is computed already
+is what the network yields; sliders move to values at which nothing was drawn before, and back.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -22,9 +25,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tests.benchmarks import browsing, pages_table
-from tests.benchmarks.walk import NAMES, PAGES, Bare, Page, Times, Walker, bare_page
+from tests.benchmarks.walk import NAMES, PAGES, Bare, Page, Times, Walker, bare_page, like
 
-BARE = Path(__file__).with_name("bare_app.py")
+BARE, LIKE = (Path(__file__).with_name(f"{name}_app.py") for name in ("bare", "like"))
 MODEL, DATA = "vgg9", "photos"
 CLASSES, TRAIN_IMAGES, TEST_IMAGES = 10, 2, 6  # images of a class
 
@@ -91,12 +94,22 @@ def compute(walker: Walker) -> None:
                 walker.move(page, move, back=False)  # the next one there is new
 
 
-def walk(dashboard: Walker, bare: Bare, rounds: int) -> dict[str, dict[str, list[tuple[Times, Times, Times]]]]:
-    """By what was done, page changes and moves: the times here, in the bare app, and there with as many plots."""
+def elements(walker: Walker) -> list[dict]:
+    """What LIKE is told of every page."""
+    found = []
+    for page in PAGES:
+        walker.go(page)
+        found.append({"title": page.title, "plots": len(page.charts), **walker.elements()})
+    return found
+
+
+def walk(dashboard: Walker, bare: Bare, as_full: Walker, rounds: int) -> dict[str, dict[str, list[tuple[Times, ...]]]]:
+    """By what was done, page changes and moves: the times here, in the bare app, there with as many plots, and for page
+    changes in the one with as many elements."""
     found = {"page changes": defaultdict(list), "moves": defaultdict(list)}
     for _ in range(rounds):
         for page in PAGES:
-            taken = dashboard.go(page), bare.go(1), bare.go(len(page.charts) or 1)
+            taken = dashboard.go(page), bare.go(1), bare.go(len(page.charts) or 1), as_full.go(like(page))
             found["page changes"][page.title].append(taken)
             for move in page.moves:
                 for back in (False, True):
@@ -130,10 +143,18 @@ def measure(rounds: int, starts: int) -> dict[str, dict[str, list]]:
         with browsing.dashboard(*folders) as url, browsing.streamlit(BARE) as bare_url:
             dashboard, bare = Walker(chromium, url), Bare(Walker(chromium, bare_url))
             compute(dashboard)
-            for plots in (1, 1, 7, 7):  # what a browser loads when it needs it for the first time is there then
-                bare.go(plots)
-                bare.move(plots)
-            found = walk(dashboard, bare, rounds)
+            told = Path(runs) / "elements.json"
+            told.write_text(json.dumps(elements(dashboard)))
+            os.environ["LIKE"] = str(told)
+            with browsing.streamlit(LIKE) as like_url:
+                as_full = Walker(chromium, like_url)
+                as_full.open("/", like(PAGES[0]))
+                for page in PAGES[::-1]:  # what a browser loads when it needs it for the first time is there then
+                    as_full.go(like(page))
+                for plots in (1, 1, 7, 7):
+                    bare.go(plots)
+                    bare.move(plots)
+                found = walk(dashboard, bare, as_full, rounds)
         found["starts"] = defaultdict(list)
         for _ in range(starts):
             taken = found["starts"]

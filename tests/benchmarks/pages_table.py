@@ -13,7 +13,7 @@ START_AIM = 1.5  # times the bare app and the import of torch
 
 def summary(found: dict[str, dict[str, list]]) -> dict:
     """Of page changes and of moves all together, each page and each widget: spreads, and ratios to the bare app with one
-    plot and with as many; the starts; and whether the aims are met."""
+    plot, with as many and, of page changes, with as many elements; the starts; and whether the aims are met."""
     said = {}
     for kind in ("page changes", "moves"):
         everything = [taken for some in found[kind].values() for taken in some]
@@ -23,13 +23,12 @@ def summary(found: dict[str, dict[str, list]]) -> dict:
     return said | {"starts": starts | {"ratio": ratio, "met": ratio <= START_AIM}}
 
 
-def _beside(taken: list[tuple[Times, Times, Times]]) -> dict:
-    own, one, many = zip(*taken)
-    return {
-        "plot": _ratio([t.plot for t in own], [t.plot for t in one]),
-        "all": _ratio([t.all for t in own], [t.all for t in one]),
-        "as many plots": _ratio([t.all for t in own], [t.all for t in many]),
-    }
+def _beside(taken: list[tuple[Times, ...]]) -> dict:
+    own, one, *others = zip(*taken)
+    found = {"plot": _ratio([t.plot for t in own], [t.plot for t in one])}
+    for column, there in zip(list(COLUMNS)[1:], (one, *others)):
+        found[column] = _ratio([t.all for t in own], [t.all for t in there])
+    return found
 
 
 def _ratio(own: list[float], bare: list[float]) -> dict:
@@ -42,6 +41,7 @@ COLUMNS = {
     "plot": "first plot, × bare app",
     "all": "all of the page, × bare app",
     "as many plots": "× bare app, as many plots",
+    "as many elements": "× bare app, as many elements",
 }
 
 
@@ -51,7 +51,7 @@ def table(said: dict) -> str:
     for kind in ("page changes", "moves"):
         for name, one in said[kind].items():
             title = kind.capitalize() if name == "all" else f"  {name}"
-            lines.append(f"{title[:57]:58}" + "".join(_cell(one[column]) for column in COLUMNS))
+            lines.append(f"{title[:57]:58}" + "".join(_cell(one[column]) for column in one))
     page, move = (said[kind]["all"]["all"]["bare"]["median"] for kind in ("page changes", "moves"))
     lines.append(
         f"Aims: at most {AIMS['median']:g} × the bare app at the median, {AIMS['p95']:g} × at the 95th percentile. It took "

@@ -162,14 +162,16 @@ class Jelly(nn.Module):
 class Bare(nn.Module):
     """The convolutions and matrix products of a network alone, over all timesteps at once, channels last: the floor.
 
-    On a CPU in pieces of time, which is faster there.
+    On a CPU in pieces of time, which is faster there. one_pass: with the least that norm, membrane and spikes cost beside
+    them as long as no kernel joins them to the convolution: each current read and a spike written, once, and in a backward
+    pass the gradient of each spike read and that of the current written.
     """
 
     PIECE_BYTES = 64 * 2**20
 
-    def __init__(self, model: SpikingNetwork):
+    def __init__(self, model: SpikingNetwork, one_pass: bool = False):
         super().__init__()
-        self.config = model.config
+        self.config, self._one_pass = model.config, one_pass
         self.weights = nn.ParameterList(
             model.get_submodule(spec.name).weight.detach() for spec in model.config.layers()
         )
@@ -200,6 +202,7 @@ class Bare(nn.Module):
         x = x if spec.kind == "conv" else x.flatten(1)
         x.requires_grad_(task == "pgd" or task == "training" and number > 0)
         inputs = [one for one in (x, weight) if one.requires_grad]
+        one_pass = self._one_pass and spec.spiking
         pull = None
 
         def run():
@@ -207,7 +210,9 @@ class Bare(nn.Module):
             for _ in range(0, total, rows):
                 out = F.conv2d(x, weight, padding=1) if spec.kind == "conv" else F.linear(x, weight)
                 pull = torch.ones_like(out) if pull is None else pull
+                if one_pass:
+                    torch.gt(out.detach(), 1.0, out=torch.empty_like(out, requires_grad=False))
                 if inputs:
-                    torch.autograd.grad(out, inputs, pull)
+                    torch.autograd.grad(out, inputs, 0.5 * pull if one_pass else pull)
 
         return run

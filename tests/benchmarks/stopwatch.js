@@ -48,4 +48,15 @@
     };
     look();
   });
+
+  // How many elements of each kind, as Streamlit calls them, a part of the page has: no plots, no title, nothing invisible.
+  window.elements = (part) => {
+    const found = {};
+    for (const one of document.querySelectorAll(`[data-testid=${part}] :is([data-testid=stElementContainer], [data-testid=stPopover], [data-testid=stExpander])`)) {
+      const kind = one.matches("[data-testid=stElementContainer]") ? one.querySelector("[data-testid]")?.dataset.testid : one.dataset.testid;
+      const plain = !["stPlotlyChart", "stHtml", "stBidiComponentRegular"].includes(kind) && !one.querySelector("h1");
+      if (kind && plain) found[kind] = (found[kind] ?? 0) + 1;
+    }
+    return found;
+  };
 })();

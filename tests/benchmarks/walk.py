@@ -104,6 +104,12 @@ def bare_page(name: str, plots: int) -> Page:
     return Page(f"{name} {plots}", charts, [Move("Threshold", changed=charts)])
 
 
+def like(page: Page) -> Page:
+    """The one of the app with as many elements."""
+    name = page.title.lower().replace(" ", "_")
+    return Page(page.title, [f"{name}_{plot}" for plot in range(len(page.charts))])
+
+
 class Times(NamedTuple):
     """Seconds until the first plot that is asked for was finished, and until all of the page was."""
 
@@ -145,6 +151,10 @@ class Walker:
         """Press a button of the page, once it can be, and wait for what the page shows then."""
         self._page.get_by_test_id("stMain").get_by_role(role, name=name, exact=True).click()
         self._page.evaluate("page => finished(page)", page.finished())
+
+    def elements(self) -> dict[str, dict[str, int]]:
+        """How many elements of each kind, but for plots and titles, are in the main part of the page and in the sidebar."""
+        return self._page.evaluate("() => ({ main: elements('stMain'), sidebar: elements('stSidebar') })")
 
     def _timed(self, awaited: dict, act: Callable[[], None]) -> Times:
         self._page.evaluate("awaited => { window.ending = finished(awaited); window.ending.catch(() => {}); }", awaited)
