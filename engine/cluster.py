@@ -24,6 +24,7 @@ START_SECONDS = 120
 STOP_SECONDS = 5
 CHECK_SECONDS = 2
 CORES_A_WORKER, MOST_WORKERS = 4, 8
+WORKERS = "BNTT_WORKERS"  # how many share the machine: in the environment of each
 
 
 class EmbeddedCluster:
@@ -110,6 +111,7 @@ def _local_cluster(workers: int, scratch: str):
 
     threads = int(os.environ.get("BNTT_WORKER_THREADS") or max(1, CPU_COUNT // workers))
     environment = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    environment[WORKERS] = str(workers)
     environment["OMP_WAIT_POLICY"] = "PASSIVE"  # idle threads sleep: spinning, they would starve the pages
     dask.config.set({"temporary-directory": scratch, "distributed.scheduler.allowed-failures": 1})
     dask.config.set({"distributed.nanny.pre-spawn-environ": environment})

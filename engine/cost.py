@@ -78,6 +78,7 @@ def measure(
         memory = round(_autograd_bytes(model, batch) * Pass(model, batch, config.steps).kept_share())
         optimizer = build_optimizer(model, recipe)
         tried, step = _measured_step(model, optimizer, recipe, batch, clock)
+        model.memory_limit = training_limit()
         judged = _seconds(lambda: _judge(model, tried), clock) / tried if held_out else 0.0
     memory += sum(2 * p.nbytes for p in model.parameters()) + sum(b.nbytes for b in model.buffers())
     memory += sum(v.nbytes for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor))
@@ -94,9 +95,14 @@ def _least_bytes(config: ModelConfig) -> int:
 
 
 def _measured_step(model: SpikingNetwork, optimizer, recipe: Recipe, batch: int, clock) -> tuple[int, float]:
-    """(samples of a step, its seconds): the better of two steps, of as many samples as the budget allows."""
+    """(samples of a step, its seconds): the better of two steps, of as many samples as the budget allows.
+
+    Their share of the memory is that of their share of the batch, so that timesteps are computed again as in a whole one.
+    """
+    limit = model.memory_limit
 
     def step():
+        model.memory_limit = limit and limit * tried // batch
         descend(model, optimizer, recipe, *_forward(model, tried))
 
     tried, spent = 2, 0.0

@@ -25,6 +25,7 @@ from torch import Tensor
 from . import parallel
 from .analysis.evaluation import chunk_size, evaluate, join, normalised
 from .checkpoint import load_checkpoint
+from .cluster import WORKERS
 from .datasets import DataError, DataSet, fit, get
 from .device import device, machine_memory
 from .recipe import Recipe, learning_rate
@@ -155,11 +156,14 @@ def _train(
 
 def training_limit() -> int | None:
     """What the backward pass may keep of neurons, in bytes: half of the memory, as weights, gradients and workspaces need
-    theirs. Of all memory, not of what is free: a run that is resumed must be cut in time as before. Processes that
-    torchrun started on CPUs share it.
+    theirs. Of all memory, not of what is free: a run that is resumed must be cut in time as before. On CPUs the processes
+    that torchrun started share it, and so do the app's workers, each of which is killed where it takes more than its part.
     """
-    memory, sharing = machine_memory(), 1 if device().type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return None if memory is None else memory // (2 * sharing)
+    memory = machine_memory()
+    if memory is None or device().type == "cuda":
+        return memory and memory // 2
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get(WORKERS) or 1)
+    return memory // (2 * sharing)
 
 
 def _split(count: int, recipe: Recipe) -> tuple[Tensor, Tensor]:
@@ -254,15 +258,16 @@ def _epoch(
     batch = _batch(recipe, rows)
     shape = model.config.in_shape
     moments = data.moments(shape[0])
-    losses, hits, rates = [], 0, {}
+    losses, hits = [], 0
     batches = len(order) // batch
+    counts: list[Tensor] = []
     for index in range(batches):
         chosen = parallel.share(order[index * batch : (index + 1) * batch])
         images, truth = fit(pixels[chosen], shape).to(device()), labels[chosen].to(device())
         if recipe.augment:
             images = augmented(images, data.pad, data.flip, generator)
-        observe = _rates(model.config, rates) if index == batches - 1 else None
-        scores = forward(normalised(images, *moments), seed=seed, samples=chosen.to(device()), observe=observe)
+        last = {"counts": counts} if index == batches - 1 and model.config.kind == "snn" else {}
+        scores = forward(normalised(images, *moments), seed=seed, samples=chosen.to(device()), **last)
         losses.append(parallel.mean(descend(model, optimizer, recipe, scores, truth)))
         if not math.isfinite(losses[-1]):
             raise TrainingError(
@@ -272,7 +277,7 @@ def _epoch(
         hits += (scores.argmax(2) == truth).sum(1)
         on_batch(epoch, index + 1, losses[-1])
     accuracy = parallel.total(hits).double() / (batches * batch)
-    rates = {layer: parallel.mean(rate) for layer, rate in rates.items()}
+    rates = {layer: parallel.mean(rate) for layer, rate in _rates(model.config, counts).items()}
     return EpochSeen(sum(losses) / batches, accuracy.tolist(), rates)
 
 
@@ -287,15 +292,12 @@ def descend(model: SpikingNetwork, optimizer, recipe: Recipe, scores: Tensor, tr
     return loss.item()
 
 
-def _rates(config: ModelConfig, into: dict[str, float]) -> Callable[[int, Tensor, Tensor], None]:
-    """An observer that puts spikes per neuron and timestep into a table by layer; an ANN fires none."""
-    names = [spec.name for spec in config.hidden_layers()]
-
-    def observe(layer: int, spikes: Tensor, _membrane: Tensor):
-        if layer >= 0 and config.kind == "snn":
-            into[names[layer]] = int(spikes.count_nonzero()) / spikes.numel()
-
-    return observe
+def _rates(config: ModelConfig, counts: list[Tensor]) -> dict[str, float]:
+    """Spikes per neuron and timestep by layer, from what forward_steps counted of the input and the hidden layers."""
+    return {
+        spec.name: int(fired.sum()) / (fired.numel() * spec.neurons)
+        for spec, fired in zip(config.hidden_layers(), counts[1:])
+    }
 
 
 def _require_finite(model: SpikingNetwork, recipe: Recipe, epoch: int):

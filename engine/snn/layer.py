@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from . import kernels
 from .kernels import plain
@@ -37,6 +38,10 @@ class Scaling(NamedTuple):
         scale = self.gamma * self.inverse
         shift = -self.mean * scale
         return scale, shift if self.beta is None else shift + self.beta
+
+    def parts(self) -> tuple[tuple, tuple]:
+        """Its tensors, for autograd to see whether they were changed before the backward pass, and the rest."""
+        return self[:4], self[4:]
 
     def piece(self, start: int, stop: int) -> Scaling:
         """Of timesteps start + 1 … stop."""
@@ -127,14 +132,15 @@ def _shaped(flat: Tensor, shape: torch.Size) -> Tensor:
 class _Normalise(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, gamma, beta, scaling):
-        ctx.save_for_backward(x)
-        ctx.scaling = scaling
+        tensors, ctx.of = scaling.parts()
+        ctx.save_for_backward(x, *tensors)
         return plain.scaled(x, *scaling.affine())
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gradient):
-        (x,) = ctx.saved_tensors
-        through = plain.ThroughNorm(x, x.shape, x.dtype, ctx.scaling, ctx.needs_input_grad[:3])
+        x, *tensors = ctx.saved_tensors
+        through = plain.ThroughNorm(x, x.shape, x.dtype, Scaling(*tensors, *ctx.of), ctx.needs_input_grad[:3])
         for t, g in enumerate(gradient):
             through.visit(t, g)
         return *through.finished(), None
@@ -149,6 +155,7 @@ class _Pool(torch.autograd.Function):
         return F.avg_pool2d(x, 2)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gradient):
         even = F.interpolate(0.25 * gradient, scale_factor=2)
         missing = [ours - theirs for ours, theirs in zip(ctx.shape[2:], even.shape[2:])]  # a last odd row or column
@@ -166,15 +173,19 @@ class _Fire(torch.autograd.Function):
             ctx.set_materialize_grads(False)
             uses_x = scaling.count or any(ctx.needs_input_grad[1:3]) or not form.KEEPS_MEMBRANE
             kept = membrane if form.KEEPS_MEMBRANE else None
-            ctx.save_for_backward(x if uses_x else None, kept, carried)
-            ctx.form, ctx.scaling, ctx.rest = form, scaling, (*neuron, surrogate, batch, x.shape, x.dtype)
+            tensors, ctx.of = scaling.parts()
+            ctx.save_for_backward(x if uses_x else None, kept, carried, *tensors)
+            ctx.form, ctx.rest = form, (*neuron, surrogate, batch, x.shape, x.dtype)
         if not keep_membrane:
             return spikes, after, None
         ctx.mark_non_differentiable(membrane)
         return spikes, after, membrane
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, spikes, carried, _membrane):
         wanted = ctx.needs_input_grad
-        *found, first = ctx.form.gradients(*ctx.saved_tensors, spikes, carried, ctx.scaling, *ctx.rest, wanted[:3])
+        x, membrane, before, *tensors = ctx.saved_tensors
+        scaling = Scaling(*tensors, *ctx.of)
+        *found, first = ctx.form.gradients(x, membrane, before, spikes, carried, scaling, *ctx.rest, wanted[:3])
         return *found, first if wanted[3] else None, *[None] * 6

@@ -77,8 +77,10 @@ class SpikingNetwork(nn.Module):
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
         steps = min(self.config.steps if steps is None else steps, self.config.steps if x.dim() == 4 else len(x))
         shown = self._shown(x, seed, samples)
-        passing = Pass(self, x.shape[x.dim() - 4], steps, observe, counts)
-        scores = passing.learning(shown) if torch.is_grad_enabled() else passing.answering(shown)
+        learns = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.parameters()))
+        with torch.set_grad_enabled(learns):
+            passing = Pass(self, x.shape[x.dim() - 4], steps, observe, counts)
+            scores = passing.learning(shown) if learns else passing.answering(shown)
         elapsed = torch.arange(1, steps + 1, device=scores.device, dtype=scores.dtype)
         return scores.cumsum(0) / elapsed[:, None, None]
 

@@ -1,9 +1,9 @@
 """One way through all layers and timesteps, in an order that suits the memory.
 
 A layer needs of the timesteps before only its membrane potentials after their reset, so time can be cut into pieces.
-Without gradients their size is bounded, whatever T. With gradients all timesteps go
-through a layer at once; where that would not fit into memory, pieces are computed again in the backward pass
-(activation checkpointing over time).
+Without gradients their size is bounded, whatever T, unless every membrane is observed. With gradients all timesteps go
+through a layer at once; where that would not fit into memory, pieces are computed again in the backward pass (activation
+checkpointing over time). The statistics of tdBN are of all timesteps: while it is trained, nothing is cut.
 """
 
 from __future__ import annotations
@@ -131,7 +131,8 @@ class Pass:
 
     def _piece(self, neurons: int) -> int:
         """How many timesteps of a layer of so many neurons make a piece."""
-        size = PIECE_BYTES[self._layers[0][2].device.type] // (4 * neurons * max(1, self._batch))
+        place = self._layers[0][2].device.type
+        size = PIECE_BYTES["cuda" if place == "cuda" else "cpu"] // (4 * neurons * max(1, self._batch))
         return self._steps if self._whole else max(1, size)
 
     def _cut(self, start: int, stop: int, length: int) -> list[tuple[int, int]]:

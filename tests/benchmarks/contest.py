@@ -12,8 +12,8 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -33,11 +33,13 @@ BARE, FLOOR = "bare layers", "bare layers and one pass"
 UNWEIGHED = {LOOP32, BARE, FLOOR}  # whose memory is not told
 PGD_STEPS, EPS = 10, 8 / 255
 COPY_BYTES = 2**28
+_optimizers: WeakKeyDictionary[nn.Module, torch.optim.Optimizer] = WeakKeyDictionary()
 
 
 def held(options: Namespace) -> dict:
     """Every figure: what was measured on, the share of spikes that differ, and a row for each contestant and setting."""
     _prepare(options)
+    different = different_spikes(options)
     cuda = device().type == "cuda"
     precisions = options.precision or ["float32", "tf32", "bfloat16"][:: 1 if cuda else 2]
     rows = []
@@ -48,10 +50,8 @@ def held(options: Namespace) -> dict:
                 rows += _rows(options, task, precision, batch)
     about = {"device": _device_name(), "kind": device().type}
     about |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
-    copied = {"copy_gb_s": round(2 * COPY_BYTES / _copy_seconds() / 1e9, 1)}
-    copied |= {"gflop_s": {precision: round(_operations_a_second(precision) / 1e9) for precision in precisions}}
     network = {"arch": options.arch, "steps": options.steps, "rounds": options.rounds}
-    return about | copied | network | {"different_spikes": different_spikes(options), "rows": rows}
+    return about | network | {"different_spikes": different, "rows": rows}
 
 
 def _prepare(options: Namespace) -> None:
@@ -75,7 +75,7 @@ def contestants(options: Namespace) -> dict[str, nn.Module]:
     model = _network(options)
     found = {ENGINE: model, LOOP: PlainLoop(model)}
     if importlib.util.find_spec("spikingjelly"):
-        found[JELLY] = Jelly(model)
+        found[JELLY] = Jelly(model).to(memory_format=torch.channels_last)  # faster so
     found |= {BARE: Bare(model), FLOOR: Bare(model, one_pass=True)}
     return {name: one.to(device()) for name, one in found.items()}
 
@@ -123,8 +123,11 @@ def _rows(options: Namespace, task: str, precision: str, batch: int) -> list[dic
             if turn:
                 times[name].append(seconds)
     config = networks[ENGINE].config
-    moving = _least_bytes(config, task, precision, batch) / (2 * COPY_BYTES / _copy_seconds())
-    limit = max(_operations(config, task, batch) / _operations_a_second(precision), moving)
+    rates = {"operations_a_second": _operations_a_second(precision), "bytes_a_second": 2 * COPY_BYTES / _copy_seconds()}
+    limit = max(
+        _operations(config, task, batch) / rates["operations_a_second"],
+        _least_bytes(config, task, precision, batch) / rates["bytes_a_second"],
+    )
     found = []
     for name, taken in times.items():
         low, median, high = statistics.quantiles(taken, n=4) if len(taken) > 1 else taken * 3
@@ -136,7 +139,7 @@ def _rows(options: Namespace, task: str, precision: str, batch: int) -> list[dic
             "seconds": median,
             "quartiles": [low, high],
         }
-        row |= {"share_of_limit": limit / median, "limit_seconds": limit}
+        row |= {"share_of_limit": limit / median, "limit_seconds": limit} | rates
         row["peak_bytes"] = None if name in UNWEIGHED else _peak(options, name, task, precision, batch, work[name])
         found.append(row)
     return found
@@ -147,19 +150,16 @@ def _work(
 ) -> Callable[[], None]:
     """What is timed, in a form that may be called again and again."""
     if isinstance(network, Bare):
-        return network.work(task, precision, batch, attack_steps)
+        return _allowing(precision, network.work(task, precision, batch, attack_steps))
     images = torch.rand(batch, 3, 32, 32, device=device())
     labels = torch.randint(10, (batch,), device=device())
     if name == ENGINE:
         network.precision = precision
-    if task == "pgd":
-        network.requires_grad_(False)
     cast = torch.autocast(device().type, torch.bfloat16, enabled=precision == "bfloat16" and name != ENGINE)
     mean, std = (torch.tensor(one, device=device()).view(3, 1, 1) for one in (MEAN, STD))
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+    optimizer = _optimizer(network)
 
     def answer(x: Tensor) -> Tensor:
-        _allow_tf32(precision)
         with cast:
             return network((x - mean) / std)
 
@@ -181,7 +181,24 @@ def _work(
         victim = Victim(network, MEAN, STD, Attacker(draws=1), seed=0) if name == ENGINE else _Wrapped(answer, network)
         torchattacks.PGD(victim.eval(), eps=EPS, alpha=EPS / 4, steps=attack_steps)(images, labels)
 
-    return {"evaluation": evaluation, "training": training, "pgd": pgd}[task]
+    return _allowing(precision, {"evaluation": evaluation, "training": training, "pgd": pgd}[task])
+
+
+def _optimizer(network: nn.Module) -> torch.optim.Optimizer:
+    """One for each network: its momentum is there after a first step."""
+    if network not in _optimizers:
+        _optimizers[network] = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+    return _optimizers[network]
+
+
+def _allowing(precision: str, work: Callable[[], None]) -> Callable[[], None]:
+    """`work` with TF32 where that is the precision, and not where it is not."""
+
+    def allowed():
+        _allow_tf32(precision)
+        work()
+
+    return allowed
 
 
 class _Wrapped(nn.Module):
@@ -235,7 +252,6 @@ def _operations(config: ModelConfig, task: str, batch: int) -> int:
     return times[0] * first + times[1] * sum(rest)
 
 
-@cache
 @torch.no_grad()
 def _operations_a_second(precision: str) -> float:
     """The best that a large matrix product and a large convolution reach."""
@@ -299,6 +315,8 @@ def _device_name() -> str:
         return torch.cuda.get_device_name()
     try:
         with open("/proc/cpuinfo") as lines:
-            return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return "CPU"
+            known = dict(map(str.strip, line.split(":", 1)) for line in lines if ":" in line)
+    except OSError:
+        known = {}
+    bfloat16 = {"avx512_bf16", "amx_bf16", "bf16"} & set(f"{known.get('flags')} {known.get('Features')}".split())
+    return f"{known.get('model name', 'CPU')} with{'' if bfloat16 else 'out'} bfloat16 instructions"

@@ -1,79 +1,99 @@
-"""What tests.benchmarks.network prints."""
+"""What tests.benchmarks.network tells of what it measured: ratios, aims, a table."""
 
 from __future__ import annotations
 
-import math
-
 from .contest import BARE, ENGINE, FLOOR, JELLY, LOOP, LOOP32
 
-HEAD = (
-    "task",
-    "precision",
-    "batch",
-    "engine",
-    "loop",
-    "jelly",
-    "×loop",
-    "×loop32",
-    "×jelly",
-    "bare",
-    "floor",
-    "most",
-    "limit",
-    "memory",
-)
-LEGEND = """×loop32: against the loop in float32, and how many times as fast as that are
-bare: the convolutions and matrix products alone
-floor: with one pass over memory for norm, membrane and spike, the least where no kernel joins these to the convolution
-most: what reaches the rates that the device shows in large products or copies; limit: the engine's share of those"""
+SPEED_AIMS = {  # (device, task): by precision, how many times as fast as the loop; on a CPU as that in float32
+    ("cpu", "evaluation"): {"float32": 1.7, "bfloat16": 3.0},
+    ("cpu", "training"): {"float32": 1.4, "bfloat16": 2.5},
+    ("cuda", "evaluation"): dict.fromkeys(("float32", "tf32", "bfloat16"), 8.0),
+    ("cuda", "training"): dict.fromkeys(("float32", "tf32", "bfloat16"), 4.0),
+}
+JELLY_AIMS = {"cpu": 1.0, "cuda": 1.5}  # how many times as fast as SpikingJelly in these tasks
+MEMORY_AIM = 0.4  # of the loop's in training, at most, on a GPU
+LEGEND = """× loop: how many times as fast as the plain loop in the same precision; × loop32, × jelly: as that in float32, as SpikingJelly
+bare, floor, most, in units of the loop in float32, too: the convolutions and matrix products alone; these with one pass over
+  memory for norm, membrane and spike, the least where no kernel joins them; what reaches the device's rates in large
+  products or copies. limit: the engine's share of the latter
+memory: MiB, and as a share of the loop's"""
+HEAD = ("task", "precision", "batch", "engine", "loop", "jelly")
+RATIOS = ("× loop", "× loop32", "× jelly", "bare", "floor", "most", "limit")
 
 
-def table(found: dict, aims: dict) -> str:
-    """Every setting in a line: times, ratios to the engine, share of the limit, memory, and the aims."""
-    lines = [
-        f"{found['device']}, {found['threads']} threads, torch {found['torch']}; seconds, medians of {found['rounds']} ± "
-        "half the distance of their quartiles; memory in MiB"
-    ]
-    lines += [
-        f"spikes that differ from the engine's: {name} {share:.1e}" for name, share in found["different_spikes"].items()
-    ]
-    lines.append(LEGEND)
-    lines.append("{:<11}{:<10}{:>5}{:>13}{:>13}{:>13}{:>7}{:>9}{:>8}{:>7}{:>7}{:>7}{:>7}  {}".format(*HEAD))
-    by = {(r["task"], r["precision"], r["batch"], r["name"]): r for r in found["rows"]}
-    for task, precision, batch, name in by:
-        if name == ENGINE:
-            lines.append(_line(by, task, precision, batch, found["kind"], aims))
-    return "\n".join(lines)
+def ratios(rows: list[dict], kind: str) -> list[dict]:
+    """For each setting what the rows of `contest.held` say of the engine beside the others, and of its aims."""
+    by = {(row["task"], row["precision"], row["batch"], row["name"]): row for row in rows}
+    return [_beside(by, *setting[:3], kind) for setting in by if setting[3] == ENGINE]
 
 
-def _line(by: dict, task: str, precision: str, batch: int, kind: str, aims: dict) -> str:
+def _beside(by: dict, task: str, precision: str, batch: int, kind: str) -> dict:
     def row(name: str) -> dict:
         return by.get((task, precision, batch, name), {})
 
-    def times(seconds: float | None) -> str:
-        return "" if seconds is None else f"{seconds / own['seconds']:.2f}"
-
-    own = row(ENGINE)
-    loop32 = row(LOOP32 if row(LOOP32) else LOOP)["seconds"]
-    shown = "".join(f"{_spread(row(name)):>13}" for name in (ENGINE, LOOP, JELLY))
-    ratios = times(row(LOOP)["seconds"]), times(loop32), times(row(JELLY).get("seconds"))
-    bounds = "".join(
-        f"{loop32 / one:>7.2f}" for one in (*(row(n)["seconds"] for n in (BARE, FLOOR)), own["limit_seconds"])
-    )
-    memory = [f"{(row(name)['peak_bytes'] or math.nan) / 2**20:,.0f}" for name in (ENGINE, LOOP, JELLY) if row(name)]
-    aim, base = aims.get((kind, task, precision)), loop32 if kind == "cpu" else row(LOOP)["seconds"]
-    reached = "" if aim is None else f"  aim {aim}: " + _said(base / own["seconds"], aim)
-    start = f"{task:<11}{precision:<10}{batch:>5}{shown}{ratios[0]:>7}{ratios[1]:>9}{ratios[2]:>8}{bounds}"
-    return f"{start}{own['share_of_limit']:>7.0%}  {' / '.join(memory)}{reached}"
+    own, loop = row(ENGINE), row(LOOP)
+    loop32 = row(LOOP32) or loop
+    found = {"task": task, "precision": precision, "batch": batch, "× loop": loop["seconds"] / own["seconds"]}
+    found["× loop32"] = loop32["seconds"] / own["seconds"]
+    if row(JELLY):
+        found["× jelly"] = row(JELLY)["seconds"] / own["seconds"]
+    found |= {name: loop32["seconds"] / row(other)["seconds"] for name, other in (("bare", BARE), ("floor", FLOOR))}
+    found |= {"most": loop32["seconds"] / own["limit_seconds"], "limit": own["share_of_limit"]}
+    if loop["peak_bytes"]:
+        found["memory"] = own["peak_bytes"] / loop["peak_bytes"]
+    return found | {"aims": _aims(found, kind)}
 
 
-def _spread(row: dict) -> str:
+def _aims(found: dict, kind: str) -> dict[str, dict]:
+    """Ratio → what it should be at least, for memory at most, and whether it is."""
+    aims = {}
+    speed = SPEED_AIMS.get((kind, found["task"]), {}).get(found["precision"])
+    if speed:
+        aims["× loop32" if kind == "cpu" else "× loop"] = speed
+        if "× jelly" in found:
+            aims["× jelly"] = JELLY_AIMS[kind]
+    said = {name: {"aim": aim, "met": found[name] >= aim} for name, aim in aims.items()}
+    if kind == "cuda" and found["task"] == "training" and "memory" in found:
+        said["memory"] = {"aim": MEMORY_AIM, "met": found["memory"] <= MEMORY_AIM}
+    return said
+
+
+def table(found: dict) -> str:
+    """A line for each setting: times, ratios, memory, and which aims are met."""
+    rows = {(row["task"], row["precision"], row["batch"], row["name"]): row for row in found["rows"]}
+    about = f"{found['device']}, {found['threads']} threads, torch {found['torch']}, {found['date']}"
+    lines = [f"{about}; seconds, medians of {found['rounds']} ± half the distance of their quartiles"]
+    lines += [
+        f"spikes that differ from the engine's: {name} {share:.1e}" for name, share in found["different_spikes"].items()
+    ]
+    lines += [
+        LEGEND,
+        "{:<11}{:<10}{:>5}{:>14}{:>14}{:>14}".format(*HEAD)
+        + "".join(f"{r:>10}" for r in RATIOS)
+        + "   memory and aims",
+    ]
+    for one in found["ratios"]:
+        setting = one["task"], one["precision"], one["batch"]
+        times = (_spread(rows.get((*setting, name))) for name in (ENGINE, LOOP, JELLY))
+        line = "{:<11}{:<10}{:>5}".format(*setting) + "".join(f"{said:>14}" for said in times)
+        line += "".join(f"{one.get(name, float('nan')):>10.2f}" for name in RATIOS) + "   "
+        lines.append(line + _memory(rows, setting, one) + "".join(map(_said, one["aims"].items())))
+    return "\n".join(lines)
+
+
+def _memory(rows: dict, setting: tuple, one: dict) -> str:
+    held = (rows.get((*setting, name), {}).get("peak_bytes") for name in (ENGINE, LOOP, JELLY))
+    return " / ".join(f"{size / 2**20:,.0f}" for size in held if size) + f" ({one.get('memory', float('nan')):.2f})"
+
+
+def _spread(row: dict | None) -> str:
     """Median and half the distance of the quartiles, in seconds."""
-    if not row:
-        return ""
+    if row is None:
+        return "none"
     low, high = row["quartiles"]
     return f"{row['seconds']:.3f}±{(high - low) / 2:.3f}"
 
 
-def _said(ratio: float, aim: float) -> str:
-    return f"{ratio:.2f}, {'reached' if ratio >= aim else 'missed'}"
+def _said(aim: tuple[str, dict]) -> str:
+    name, one = aim
+    return f"  {'✓' if one['met'] else '✗'} {name} {'≤' if name == 'memory' else '≥'} {one['aim']:g}"

@@ -1,5 +1,6 @@
 """What a training is said to cost: memory against a walk through autograd's own graph, time by a clock of our own."""
 
+import math
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,8 @@ from engine import cost
 from engine.__main__ import main
 from engine.analysis.evaluation import normalised
 from engine.cost import SAMPLES, machine_memory, measure, training_samples
+from engine.snn import passing
+from engine.snn.passing import Pass
 from engine.datasets import get
 from engine.snn import ModelConfig, build_model
 from engine.training import Recipe, build_optimizer, descend
@@ -72,10 +75,11 @@ def test_a_layer_by_hand():
     """An MLP of one layer without norm, T = 2, batch 4: what its backward pass needs, in 4 bytes a number.
 
     Input [2, 4, 3] and the potentials [2, 4, 5] of the hidden layer, its spikes [2, 4, 5] for the read-out's weights;
-    elapsed steps [2]; log-probabilities [4, 10], a weight in total and the labels, of 8 bytes each.
+    scale and shift of the neurons' currents [2, 5]; elapsed steps [2]; log-probabilities [4, 10], a weight in total and
+    the labels, of 8 bytes each.
     """
     config = ModelConfig(layout="F5", steps=2, in_shape=(1, 2, 3), norm="none", encoding="rows")
-    by_hand = 4 * (2 * 4 * 3 + 2 * 4 * 5 + 2 * 4 * 5 + 2 + 4 * 10 + 1) + 8 * 4
+    by_hand = 4 * (2 * 4 * 3 + 2 * 4 * 5 + 2 * 4 * 5 + 2 * 2 * 5 + 2 + 4 * 10 + 1) + 8 * 4
     assert cost._autograd_bytes(build_model(config), 4) == by_hand
 
 
@@ -125,6 +129,19 @@ def test_steps_grow_while_they_are_quick_and_are_scaled_to_the_training(per_samp
     assert (found.batch_measured, found.steps_measured) == (tried[-1], 2)
     assert found.seconds_epoch == pytest.approx(per_sample * (8 * 50 + 100), rel=1e-6)
     assert found.seconds == pytest.approx(7 * found.seconds_epoch)
+
+
+def test_a_step_that_computes_timesteps_again_is_measured_as_such(monkeypatch):
+    """A small batch in as many pieces of time as the whole one, which alone goes beyond the limit."""
+    config, recipe, model = network("BNTT"), Recipe(batch=64), build_model(network("BNTT")).train()
+    model.memory_limit = int(0.75 * Pass(model, 64, config.steps).kept_bytes())
+    pieces = math.ceil(config.steps / Pass(model, 64, config.steps)._length())
+    whole, cuts, cut = measure(config, recipe, 100), [], passing.checkpoint
+    monkeypatch.setattr(cost, "training_limit", lambda: model.memory_limit)
+    monkeypatch.setattr(passing, "checkpoint", lambda *given, **how: cuts.append(given) or cut(*given, **how))
+    clock = Clock(monkeypatch, 3.0)  # so slow that batches of two are all that is tried
+    assert measure(config, recipe, 100, clock=clock).memory < whole.memory
+    assert clock.batches == [2, 3, 2, 2] and len(cuts) == 2 * pieces > 2
 
 
 def test_random_numbers_are_left_as_they_were():

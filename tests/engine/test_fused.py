@@ -89,18 +89,26 @@ SURROGATES = [Surrogate(), Surrogate("arctangent", 0.5), Surrogate("sigmoid", 2.
 @pytest.mark.parametrize("surrogate", SURROGATES, ids=lambda s: s.shape + " adaptive" * s.adaptive)
 @pytest.mark.parametrize("statistics", ["fixed", "each step", "over time"])
 @pytest.mark.parametrize("shape", [*SHAPES.values(), (1, 6, 4)], ids=[*SHAPES, "still"])
-def test_gradients_are_those_of_the_plain_form(shape, statistics, surrogate, monkeypatch):
+def test_gradients_are_those_of_the_plain_form(shape, statistics, surrogate):
     x, _, _, carried = inputs(shape, None)
     norm = scaling((4, *shape[1:]) if shape == (1, 6, 4) else shape, statistics)
     steps, batch = len(norm.gamma), 1
     pulls = draw(steps, *shape[1:], seed=9), draw(*shape[1:], seed=10)
     _, _, membrane = plain.fire(x, *norm.affine(), carried, 0.9, 1.0, torch.float32, True)
-    rest = (*pulls, norm, 0.9, 1.0, surrogate, batch, x.shape, x.dtype, (True, True, True))
-    expected = plain.gradients(x, membrane, carried, *rest)
-    for one, other in zip(expected, fused.gradients(x, None, carried, *rest)):
-        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5 * float(one.abs().max()))
-    only = fused.gradients(x, None, None, pulls[0], None, *rest[2:-1], (True, False, False))
-    assert only[1] is None and only[2] is None and only[0].isfinite().all()
+    rest = (norm, 0.9, 1.0, surrogate, batch, x.shape, x.dtype)
+    _, _, from_rest = plain.fire(x, *norm.affine(), None, 0.9, 1.0, torch.float32, True)
+    cases = [  # as in training; as in an attack; a gradient through the last membrane alone
+        (membrane, carried, *pulls, (True, True, True)),
+        (from_rest, None, pulls[0], None, (True, False, False)),
+        (membrane, carried, None, pulls[1], (True, True, False)),
+    ]
+    for potentials, before, spikes, after, wanted in cases:
+        expected = plain.gradients(x, potentials, before, spikes, after, *rest, wanted)
+        found = fused.gradients(x, None, before, spikes, after, *rest, wanted)
+        assert [one is not None for one in found] == [*wanted, True]
+        for one, other in zip(expected, found):
+            if one is not None:
+                torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5 * float(one.abs().max()))
 
 
 def test_half_precision_gradients_are_rounded_and_not_more():

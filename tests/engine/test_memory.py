@@ -8,12 +8,16 @@ import pytest
 import torch
 
 from engine import training
+from engine.recipe import Recipe
+from engine.snn import ModelConfig, build_model, passing
 
 ROOT = Path(__file__).resolve().parents[2]
 resource = pytest.importorskip("resource", reason="only Unix tells a process's largest size")
 
 GROWTH = """
 import resource, sys, torch
+from engine import training
+from engine.recipe import Recipe
 from engine.analysis.evaluation import evaluate
 from engine.snn import ModelConfig, build_model
 
@@ -28,12 +32,16 @@ def evaluated(steps, count=2):
     evaluate(build_model(config), pixels, rows % 10, rows, (0.5,), (0.25,), seed=0)
 
 def trained():
+    # one batch as engine.training takes the last one of an epoch
     config = ModelConfig(arch="vgg11", steps=50, classes=200, in_shape=(3, 64, 64), leak=0.99)
-    model = build_model(config).train()
-    model.memory_limit = 12 * 10**9  # half of the memory, as training has it
+    training.machine_memory = lambda: 24 * 10**9
+    model, recipe = build_model(config).train(), Recipe(dataset="tiny-imagenet", batch=128)
+    model.memory_limit = training.training_limit()
     model.precision = "bfloat16"
-    scores = model.forward_steps(torch.randn(128, 3, 64, 64), seed=0)
-    torch.nn.functional.cross_entropy(scores[-1], torch.arange(128)).backward()
+    optimizer, counts = training.build_optimizer(model, recipe), []
+    scores = model.forward_steps(torch.randn(128, 3, 64, 64), seed=0, counts=counts)
+    training.descend(model, optimizer, recipe, scores, torch.arange(128))
+    assert len(counts) == len(config.layers())
 
 evaluated(2)
 before = peak()
@@ -54,6 +62,22 @@ def test_evaluation_of_many_timesteps_takes_no_more_memory_than_of_few():
     assert growth("evaluated(8000)") < 500e6
 
 
+def test_no_batch_of_a_training_keeps_more_than_it_may(tmp_path, monkeypatch):
+    """Not even the last one of an epoch, which counts spikes, too: as many as where nothing is computed again."""
+    config = ModelConfig(arch="vgg-small", steps=4, in_shape=(1, 8, 8), layout="C4 P F8")
+    recipe, cuts, rows = Recipe(epochs=1, batch=200), [], []
+    needed = passing.Pass(build_model(config).train(), recipe.batch, config.steps).kept_bytes()
+    cut = passing.checkpoint
+    monkeypatch.setattr(passing, "checkpoint", lambda *given, **how: cuts.append(given) or cut(*given, **how))
+    for limit in (None, needed // 2):
+        monkeypatch.setattr(training, "training_limit", lambda limit=limit: limit)
+        training.train(config, recipe, tmp_path / str(limit), on_epoch=rows.append)
+    batches = 1398 // recipe.batch  # of the digits
+    assert len(cuts) >= 2 * batches and len(cuts) % batches == 0
+    assert rows[0]["firing_rate"] == pytest.approx(rows[1]["firing_rate"], rel=1e-3)
+    assert rows[0]["loss"] == pytest.approx(rows[1]["loss"], rel=1e-3)
+
+
 @pytest.mark.slow
 def test_vgg11_with_50_timesteps_and_batches_of_128_trains_within_24_gb():
     assert growth("trained()") < 22e9
@@ -61,8 +85,11 @@ def test_vgg11_with_50_timesteps_and_batches_of_128_trains_within_24_gb():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="each process has a GPU of its own")
 def test_processes_that_share_a_machine_share_its_memory(monkeypatch):
+    monkeypatch.delenv("BNTT_WORKERS", raising=False)
     monkeypatch.setattr(training, "machine_memory", lambda: 24_000)
     assert training.training_limit() == 12_000
+    monkeypatch.setenv("BNTT_WORKERS", "2")
+    assert training.training_limit() == 6_000
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert training.training_limit() == 3_000
     monkeypatch.setattr(training, "machine_memory", lambda: None)
