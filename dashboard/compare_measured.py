@@ -15,7 +15,7 @@ from engine.datasets import DataError
 from engine.job import Job
 
 from . import data, session, show, sweep_settings, together, work
-from .charts import comparison
+from .charts import comparison, theme
 from .session import View
 from .sweep_settings import AXES, Sweep
 
@@ -182,7 +182,7 @@ def curves(table: pd.DataFrame, kind: str, attacks: Sequence[Attack], kept: Mapp
     scale = 255 if does.norm == "L∞" else 1
     part = table[(table["kind"] == kind) | (table["strength"] == 0)]
     part = part.assign(attack=does.label, strength=part["strength"].astype(float) * scale)
-    figure = go.Figure(comparison.robustness_curves(part, AXES[does.norm], kept))
+    figure = theme.Figure(comparison.robustness_curves(part, AXES[does.norm], kept))
     top = scale * max(attack.strength for attack in attacks if attack.kind == kind)
     figure.update_xaxes(range=[-0.04 * top, 1.04 * top])  # stands still while points arrive
     show.chart(figure, part, key, f"Accuracy under {does.label}, by network.")

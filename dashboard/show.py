@@ -46,21 +46,24 @@ _STYLE = """
 [data-testid="stMainBlockContainer"] { padding-top: 3.2rem; padding-bottom: 3rem; }
 [data-testid="stImage"] { column-gap: .5rem; }
 [data-testid="stImage"] img { border: 1px solid rgba(122, 129, 137, .35); border-radius: .3rem; }
-[class*="st-key-save_"] { margin-top: -1rem; }
+[class*="st-key-save_"] { margin-top: -1.25rem; align-self: flex-end; }
 @media (max-width: 640px) { .modebar { display: none; } }  /* it would lie over the labels */
-[class*="st-key-save_"] button p { font-size: .8rem; opacity: .65; }
-[class*="st-key-save_"] button:hover p { opacity: 1; }
+:is([class*="st-key-save_"], [class*="st-key-csv_"]) button p { font-size: .8rem; opacity: .65; }
+:is([class*="st-key-save_"], [class*="st-key-csv_"]) button:hover p { opacity: 1; }
 """
 
 
 def chart(figure: go.Figure, table: pd.DataFrame | Callable[[], pd.DataFrame], key: str, describe: str) -> None:
-    """A figure, with buttons that hand it over as PNG and SVG and its data as CSV.
+    """A figure, with a menu that hands it over as PNG and SVG and its data as CSV.
 
     table: the data behind it, or a function that makes it on demand. key: unique on the page, letters, digits and
     underscores; also the name of the saved files. describe: what the chart shows, for screen readers.
     """
-    st.plotly_chart(figure, key=f"chart_{key}", config=theme.CONFIG, alt=describe)
-    with st.popover("Save", type="tertiary", key=f"save_{key}", wrap=False):  # what is in it is drawn when it is opened
+    st.plotly_chart(figure, key=f"chart_{key}", config=theme.CONFIG, alt=describe, theme=None)
+    with (
+        st.popover("Save", type="tertiary", key=f"save_{key}", wrap=False),  # drawn when it is opened, and not before
+        st.container(horizontal=True, vertical_alignment="center", gap="xxsmall"),
+    ):
         _saver()(data={"chart": key, "file": f"bntt_{key}"}, key=f"saver_{key}", width="content")
         st.download_button(
             "CSV",
@@ -80,7 +83,7 @@ def _csv(table) -> bytes:
 
 def style() -> None:
     """What the theme has no setting for; once in each run."""
-    st.html(f"<style>{_STYLE}</style>")
+    st.html(f"<style>{_STYLE}{theme.TEXT_STYLE}</style>")
 
 
 def heading(title: str, view: View, about: str) -> None:

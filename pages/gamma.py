@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 import streamlit as st
 
 from dashboard import gamma_history, show
@@ -76,7 +75,7 @@ def by_layer(checkpoint: Checkpoint, epoch: int | None) -> float:
     figure = charts.layer_heatmap(means, label, line, exit_step=None, rule_step=rule)
     if history:
         steady = gamma_history.span(history, checkpoint, quantity, None)
-        figure = go.Figure(figure).update_traces(theme.colour_range(steady), selector={"type": "heatmap"})
+        figure = theme.Figure(figure).update_traces(theme.colour_range(steady), selector={"type": "heatmap"})
     show.chart(figure, means, "gamma_layers", f"{label} by layer and timestep.")
     return threshold
 
@@ -111,8 +110,8 @@ def by_channel(checkpoint: Checkpoint, threshold: float) -> str:
     distribution = charts.distribution(spread, label, line)
     if history:
         steady = gamma_history.span(history, checkpoint, quantity, layer)
-        channels = go.Figure(channels).update_traces(theme.colour_range(steady))
-        distribution = go.Figure(distribution).update_yaxes(range=axes.value_range(steady, line))
+        channels = theme.Figure(channels).update_traces(theme.colour_range(steady))
+        distribution = theme.Figure(distribution).update_yaxes(range=axes.value_range(steady, line))
     one, two = st.columns(2)
     with one:
         st.markdown(f"**{label} of every channel** · {table.shape[1]} channels, {order}")
@@ -130,7 +129,7 @@ def growth(layer: str, threshold: float, epoch: int) -> None:
     table = run_metrics.mean_gamma(history.folder)
     table = table[table["layer"] == layer].drop(columns="layer")
     st.markdown(f"**Mean γ of {layer} after each epoch** · epoch {epoch} is marked")
-    figure = go.Figure(training.gamma_growth(table, "mean γ", history.epochs[-1], threshold))
+    figure = theme.Figure(training.gamma_growth(table, "mean γ", history.epochs[-1], threshold))
     figure.add_shape(
         type="rect",
         x0=0.5,
@@ -158,9 +157,15 @@ if foreign:
 
 @st.fragment
 def explore() -> None:
-    """All of it in one fragment: epoch and threshold are drawn in all parts."""
+    """All of it in one fragment, as epoch and threshold are drawn in all parts; a layer is one of its own."""
     checkpoint, epoch = at_epoch()
     threshold = by_layer(checkpoint, epoch)
+    inside(checkpoint, threshold, epoch)
+
+
+@st.fragment
+def inside(checkpoint: Checkpoint, threshold: float, epoch: int | None) -> None:
+    """What depends on the layer chosen."""
     st.subheader("Inside a layer", anchor=False)
     layer = by_channel(checkpoint, threshold)
     if history:

@@ -24,7 +24,7 @@ def drawn(chart: Callable[..., go.Figure]) -> Callable[..., go.Figure]:
     """Keep what a chart function returns for the same arguments, and give its axes the room their labels need.
 
     Putting a figure together takes Plotly longer than all else that a page does. A figure is one for all who ask:
-    whoever wants to change it takes a copy, `go.Figure(figure)`. The least recently used go when all together exceed
+    whoever wants to change it takes a copy, `theme.Figure(figure)`. The least recently used go when all together exceed
     KEPT_BYTES.
     """
 

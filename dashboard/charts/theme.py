@@ -1,7 +1,8 @@
-"""One look for every chart: colours, template, margins, colour maps, names cut to fit.
+"""One look for every chart: colours, fonts, margins, colour maps, names cut to fit.
 
-Written for `st.plotly_chart(fig, theme="streamlit")`, which lets the page set text and grid colours (light and dark).
-That theme overwrites the template, so whatever must hold (margins, ranges, background) is set on the figure itself.
+Written for `st.plotly_chart(fig, theme=None)`: all of the look is set on the figure itself, but for the colour of words,
+which follows the page's, light or dark, by TEXT_STYLE. Streamlit hands every figure to Plotly twice. Plotly draws it a
+second time, unless it has a `datarevision`, no template and plain arrays; then it sees that nothing has changed.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-FONT = "Inter, system-ui, sans-serif"
+FONT = '"Source Sans", sans-serif'  # Streamlit's
 
 # One meaning a colour, in every chart.
 EXIT = "#C65100"  # the exit step you chose
@@ -48,17 +49,11 @@ CONFIG = {
     "modeBarButtonsToRemove": ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "resetScale2d"],
 }
 
-TEMPLATE = go.layout.Template(
-    layout=dict(
-        font=dict(family=FONT, size=12),
-        colorway=CATEGORICAL,
-        paper_bgcolor=CLEAR,
-        plot_bgcolor=CLEAR,
-        hoverlabel=dict(font=dict(family=FONT, size=12, color="#1F2933"), bgcolor="#FFFFFF", bordercolor="#C9CFD6"),
-        xaxis=dict(gridcolor=GRID, zerolinecolor=GRID),
-        yaxis=dict(gridcolor=GRID, zerolinecolor=GRID),
-    )
-)
+TEXT_STYLE = """
+.stPlotlyChart :is(.xtick, .ytick, .cbaxis, .g-xtitle, .g-ytitle, [class*="cbtitle"]) text {
+  fill: currentColor !important; fill-opacity: .65 !important; }
+.stPlotlyChart .legendtext { fill: currentColor !important; }
+"""
 
 
 class Figure(go.Figure):
@@ -66,11 +61,16 @@ class Figure(go.Figure):
 
     def freeze(self) -> None:
         """From now on `to_dict` gives one and the same dict. Changes no longer show."""
-        self._said = super().to_dict()
+        self._said = self.to_dict()
 
     def to_dict(self) -> dict:
-        """As Plotly's; of a frozen figure not to be changed."""
-        return self.__dict__.get("_said") or super().to_dict()
+        """Data and layout as Plotly's own, without a template and with arrays as they are; of a frozen figure not to be
+        changed."""
+        if "_said" in self.__dict__:
+            return self._said
+        layout = self.layout.to_plotly_json()
+        layout.pop("template", None)
+        return {"data": [trace.to_plotly_json() for trace in self.data], "layout": layout}
 
 
 def figure(height: int, view: str, *, labels: int = 0, legend: Sequence[str] = (), **layout) -> go.Figure:
@@ -84,14 +84,26 @@ def figure(height: int, view: str, *, labels: int = 0, legend: Sequence[str] = (
     height += max(0, key - 3 * LEGEND_ROW)
     # The legend is placed in units of the plot's height, which is what the legend itself leaves over.
     inside = max(60, height - FOOT - labels * ROW - 10 - key)
-    axis = dict(zeroline=False, automargin=False, title=dict(standoff=8), ticks="outside", ticklen=4, tickcolor=CLEAR)
+    axis = dict(
+        zeroline=False,
+        automargin=False,
+        title=dict(standoff=8, font=dict(size=14)),
+        ticks="outside",
+        ticklen=4,
+        tickcolor=CLEAR,
+        gridcolor=GRID,
+        zerolinecolor=GRID,
+    )
     fig = Figure(
         layout=dict(
             xaxis=dict(showgrid=False, **axis),
             yaxis=dict(showgrid=True, **axis),
-            template=TEMPLATE,
             height=height,
             uirevision=view,
+            datarevision=1,
+            font=dict(family=FONT, size=12, color=MUTED),
+            colorway=CATEGORICAL,
+            hoverlabel=dict(font=dict(family=FONT, size=12, color="#1F2933"), bgcolor="#FFFFFF", bordercolor="#C9CFD6"),
             paper_bgcolor=CLEAR,
             plot_bgcolor=CLEAR,
             margin=dict(l=EDGE, r=14, t=top, b=FOOT, pad=0),

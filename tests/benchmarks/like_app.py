@@ -55,7 +55,8 @@ ELEMENTS: dict[str, Callable[[str], object]] = {
     "stAlert": lambda key: st.info(WORDS),
     "stCode": lambda key: st.code("python -m engine train", "bash"),
     "stProgress": lambda key: st.progress(0.5, "Half"),
-    "stPageLink": lambda key: st.markdown(WORDS),
+    "stPageLink": lambda key: st.page_link("https://arxiv.org/abs/2010.01729", label="More"),
+    "stJson": lambda key: st.json({"epochs": 60, "recipe": {"lr": 0.1}}),
 }
 
 

@@ -49,13 +49,17 @@
     look();
   });
 
-  // How many elements of each kind, as Streamlit calls them, a part of the page has: no plots, no title, nothing invisible.
+  // How many elements of each kind, as Streamlit calls them, a part of the page has: no plots, no title, nothing unseen.
+  const WRAPS = "[data-testid=stFullScreenFrame]";
+  const UNCOUNTED = /^(stPlotlyChart|stEmpty|stHtml|stBidiComponent.*)$/;
+  const kind = (one) => one.querySelector(`:is(${WRAPS}) :is([data-testid=stPlotlyChart], [data-testid=stDataFrame], [data-testid=stImage])`)
+    ?? one.querySelector("[data-testid]");
   window.elements = (part) => {
-    const found = {};
-    for (const one of document.querySelectorAll(`[data-testid=${part}] :is([data-testid=stElementContainer], [data-testid=stPopover], [data-testid=stExpander])`)) {
-      const kind = one.matches("[data-testid=stElementContainer]") ? one.querySelector("[data-testid]")?.dataset.testid : one.dataset.testid;
-      const plain = !["stPlotlyChart", "stHtml", "stBidiComponentRegular"].includes(kind) && !one.querySelector("h1");
-      if (kind && plain) found[kind] = (found[kind] ?? 0) + 1;
+    const found = {}, blocks = [...document.querySelectorAll(`[data-testid=${part}] :is([data-testid=stPopover], [data-testid=stExpander])`)];
+    const single = [...document.querySelectorAll(`[data-testid=${part}] [data-testid=stElementContainer]`)].filter((one) => !one.querySelector("h1"));
+    for (const one of [...blocks, ...single.map(kind)]) {
+      const name = one?.dataset.testid;
+      if (name && !UNCOUNTED.test(name)) found[name] = (found[name] ?? 0) + 1;
     }
     return found;
   };

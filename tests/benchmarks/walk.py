@@ -84,7 +84,7 @@ PAGES = (
         [
             exits("accuracy", "cost", "trade_off", "energy_layers", "energy_steps"),
             Move("Exit threshold on mean γ", says=r"mean γ (is|never falls) below [\d.]+"),
-            Move("Leave when the answer has been the same for this many timesteps", changed=["exit_histogram"]),
+            Move("Leave when the answer has been the same for this many timesteps", changed=["exit_histogram", "exit_front"]),
         ],
     ),
     Page("Robustness", ["sweep_noise", "closeup_spikes"]),

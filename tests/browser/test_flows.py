@@ -184,9 +184,11 @@ def test_charts_are_handed_over(visit, url):
     see(page, "Gamma")
     main(page).locator(".st-key-chart_gamma_layers .js-plotly-plot .main-svg").first.wait_for()
     got = {}
-    for button in ("PNG", "SVG", "CSV"):
+    menu = main(page).locator(".st-key-save_gamma_layers").get_by_role("button", name="Save")
+    for button in ("PNG", "SVG", "CSV"):  # a picture closes the menu
+        menu.click()
         with page.expect_download() as download:
-            main(page).locator(".st-key-save_gamma_layers").get_by_role("button", name=button, exact=True).click()
+            page.get_by_role("button", name=button, exact=True).click()
         got[download.value.suggested_filename] = download.value.path().read_bytes()
     assert got["bntt_gamma_layers.png"].startswith(b"\x89PNG")
     assert b"<svg" in got["bntt_gamma_layers.svg"][:200]

@@ -58,14 +58,14 @@ def test_the_least_recently_used_go(counted, monkeypatch):
 def test_a_copy_can_be_changed_and_the_kept_figure_stays():
     kept = charts.layer_heatmap(means(), "mean γ", 0.1, None)
     before = json.dumps(kept.to_dict(), default=str)
-    copy = go.Figure(kept).update_yaxes(range=[5, 6])
+    copy = theme.Figure(kept).update_yaxes(range=[5, 6])
     assert list(copy.to_dict()["layout"]["yaxis"]["range"]) == [5, 6]
     assert json.dumps(charts.layer_heatmap(means(), "mean γ", 0.1, None).to_dict(), default=str) == before
 
 
 def test_what_is_kept_is_what_plotly_says():
     kept = charts.layer_heatmap(means(2.0), "mean γ", 0.1, None)
-    assert json.loads(kept.to_json()) == json.loads(go.Figure(kept).to_json())
+    assert json.loads(kept.to_json()) == json.loads(theme.Figure(kept).to_json())
 
 
 @pytest.mark.parametrize("order", [np.arange(200), np.arange(200)[::-1]])
