@@ -28,13 +28,17 @@ from .session import View
 from .together import Together
 
 SEED = 0  # of the input spikes, unless a page asks for another
+START_SECONDS = 4.0  # after a first visit; a process that loads Dask would take its page half a second
 
 
 @st.cache_resource(show_spinner=False)
 def jobs() -> Jobs:
-    """The one work queue of the server; its workers start in the background at the first visit."""
+    """The one work queue of the server; its workers start with the first work, or in the background after a first visit,
+    when that has its page."""
     queue = Jobs(scheduler=os.environ.get("BNTT_SCHEDULER") or None, store=store.store())
-    threading.Thread(target=queue.start, name="start workers", daemon=True).start()
+    starting = threading.Timer(START_SECONDS, queue.start)
+    starting.daemon = True
+    starting.start()
     return queue
 
 

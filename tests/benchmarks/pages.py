@@ -149,7 +149,7 @@ def measure(rounds: int, starts: int) -> dict[str, dict[str, list]]:
             with browsing.streamlit(LIKE) as like_url:
                 as_full = Walker(chromium, like_url)
                 as_full.open("/", like(PAGES[0]))
-                for page in PAGES[::-1]:  # what a browser loads when it needs it for the first time is there then
+                for page in PAGES:  # what a browser loads when it needs it for the first time is there then
                     as_full.go(like(page))
                 for plots in (1, 1, 7, 7):
                     bare.go(plots)
