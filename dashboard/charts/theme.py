@@ -2,9 +2,10 @@
 
 Written for `st.plotly_chart(fig, theme=None)`: all of the look is set on the figure itself, but for the colour of words,
 which follows the page's, light or dark, by TEXT_STYLE. Streamlit hands every figure to Plotly twice. Plotly draws it a
-second time, unless it has a `datarevision`, no template and plain arrays; then it sees that nothing has changed.
+second time, unless it has a `datarevision`, no template and plain rows of numbers; then it sees that nothing has changed.
 """
 
+import base64
 from collections.abc import Iterable, Sequence
 from os.path import commonprefix
 
@@ -64,13 +65,21 @@ class Figure(go.Figure):
         self._said = self.to_dict()
 
     def to_dict(self) -> dict:
-        """Data and layout as Plotly's own, without a template and with arrays as they are; of a frozen figure not to be
-        changed."""
+        """As Plotly's, without a template and with rows of numbers as they are; of a frozen figure not to be changed."""
         if "_said" in self.__dict__:
             return self._said
-        layout = self.layout.to_plotly_json()
-        layout.pop("template", None)
-        return {"data": [trace.to_plotly_json() for trace in self.data], "layout": layout}
+        said = _in_numbers(super().to_dict())
+        said["layout"].pop("template", None)
+        return said
+
+
+def _in_numbers(value):
+    """A part of a figure's dict with arrays of one dimension decoded again; of two they are shorter in base64."""
+    if isinstance(value, dict):
+        if "bdata" in value and "shape" not in value:
+            return np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"])
+        return {key: _in_numbers(part) for key, part in value.items()}
+    return [_in_numbers(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def figure(height: int, view: str, *, labels: int = 0, legend: Sequence[str] = (), **layout) -> go.Figure:

@@ -284,7 +284,7 @@ def test_charts_do_not_know_streamlit():
         (lambda: gamma.mean_curves(layer_frame(), "mean γ", 0.1, 17), 8_000),
         (lambda: spikes.raster(channel_values(100, 600) > 0.8, np.arange(600), 9), 100_000),
         (lambda: spikes.input_film(np.ones((25, 32, 32)), list(range(1, 26))), 320_000),
-        (lambda: spikes.class_scores(score_frame(50, 200), "softmax", 9, None), 150_000),
+        (lambda: spikes.class_scores(score_frame(50, 200), "softmax", 9, None), 200_000),
         (lambda: early_exit.accuracy_curve(exit_frame(), 17, 19), 8_000),
         (lambda: early_exit.cost_curves(exit_frame(784), 17, 19), 60_000),
         (lambda: exit_rules.histogram(exits_frame(200, 784), [f"kind {k}" for k in range(200)], 784), 900_000),

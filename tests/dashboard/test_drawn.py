@@ -73,3 +73,12 @@ def test_the_widest_label_has_room_wherever_it_stands(order):
     """Three letters of about 6.6 pixels, and the title."""
     fig = charts.channel_heatmap(np.ones((3, 200)), order, "γ", None)
     assert fig.layout.margin.l >= 3 * 6.6 + theme.TITLE
+
+
+def test_plotly_can_see_that_nothing_has_changed():
+    """It takes a figure that Streamlit hands over again for another one if it has a template, coded arrays or no revision."""
+    said = json.loads(charts.layer_heatmap(means(), "mean γ", 0.1, None).to_json())
+    assert said["layout"]["datarevision"] == 1 and "template" not in said["layout"]
+    copy = theme.Figure(charts.layer_heatmap(means(), "mean γ", 0.1, None)).add_scatter(y=np.array([1.0, np.nan]))
+    said = json.loads(copy.to_json())
+    assert "template" not in said["layout"] and said["data"][-1]["y"] == [1.0, None]
