@@ -29,7 +29,7 @@ def recorded(fingerprint: str, data: str, sample: int, _view) -> activity.Activi
 
 @st.fragment
 def answer() -> None:
-    """The input, and the class scores growing over time."""
+    """The image, and the class scores growing over time."""
     step = exit_step(view)
     left, right = st.columns([1, 2])
     with left:
@@ -59,6 +59,9 @@ def answer() -> None:
             "Class scores against the exit timestep.",
         )
 
+
+def inputs() -> None:
+    """What the first layer gets at each timestep."""
     if run.config.analog_input:
         what = {
             "direct": "the image itself is",
@@ -168,5 +171,6 @@ if view.checkpoint.config.kind == "ann":
     st.stop()
 run = recorded(view.fingerprint, view.data.name, view.sample, view)
 answer()
+inputs()
 rates()
 layer_closely()
