@@ -102,7 +102,7 @@ def make_venv() -> None:
 
 def install(requirements: tuple[str, ...]) -> None:
     """Install the requirements files into .venv, then stamp it."""
-    print(f"Installing what {' and '.join(requirements)} ask for into .venv (some minutes, once) …", flush=True)
+    print(f"Installing the packages of {' and '.join(requirements)} into .venv (some minutes, once) …", flush=True)
     for info in VENV.glob("[Ll]ib/**/site-packages/*.dist-info"):
         if not (info / "INSTALLER").exists():  # pip writes it last, yet takes the folder alone for installed
             shutil.rmtree(info)

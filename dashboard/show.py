@@ -14,13 +14,17 @@ from . import data
 from .charts import theme
 from .session import View
 
-# The bar over the chart can only save one format, so the buttons set the format and press its camera.
+# The camera of the bar over a chart can only save one format, so the buttons set the format and press it. Who opens the
+# file need not have the font of the page: it is laid out anew, with one that is everywhere, and words in dark grey.
 _SAVE = """
 export default function({ data, parentElement }) {
   const save = (format) => {
     const plot = document.querySelector(`.st-key-chart_${data.chart} .js-plotly-plot`);
-    plot._context.toImageButtonOptions = { format, filename: data.file, scale: 3 };
+    const own = plot.layout.font;
+    plot._context.toImageButtonOptions = { format, filename: data.file, scale: format === "svg" ? 1 : 3 };
+    plot.layout.font = { ...own, family: "Arial, Helvetica, sans-serif", color: "#444B52" };
     plot.querySelector('.modebar-btn[data-title^="Download plot"]').dispatchEvent(new MouseEvent("click", { bubbles: true }));
+    plot.layout.font = own;
   };
   parentElement.querySelectorAll("button").forEach((button) => { button.onclick = () => save(button.dataset.format); });
 }
@@ -48,6 +52,7 @@ _STYLE = """
 [data-testid="stImage"] img { border: 1px solid rgba(122, 129, 137, .35); border-radius: .3rem; }
 [class*="st-key-save_"] { margin-top: -1.25rem; align-self: flex-end; }
 @media (max-width: 640px) { .modebar { display: none; } }  /* it would lie over the labels */
+.modebar-btn[data-title^="Download plot"], .plotly-notifier { display: none !important; }  /* the menu saves, and at once */
 :is([class*="st-key-save_"], [class*="st-key-csv_"]) button p { font-size: .8rem; opacity: .65; }
 :is([class*="st-key-save_"], [class*="st-key-csv_"]) button:hover p { opacity: 1; }
 """

@@ -53,7 +53,7 @@ def _model() -> str:
         index=names.index(models.DEFAULT),
         key="model",
         bind="query-params",
-        on_change=lambda: st.session_state.pop("absent_model", None),
+        on_change=lambda: [st.session_state.pop(told, None) for told in ("absent_model", "upload_error")],
         help="bundled: comes with the app. runs: trained here. uploads: yours, seen by nobody else.",
     )
     st.file_uploader(

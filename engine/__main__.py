@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 import warnings
@@ -244,6 +245,13 @@ def _run(argv: list[str] | None) -> int:
     arguments = parser().parse_args(argv)
     if several() and arguments.command != "train":
         _say(f"python -m engine {arguments.command}: torchrun is for train; run this without it")
+        return 2
+    missing = next((name for name in ("torch", "pandas") if importlib.util.find_spec(name) is None), None)
+    if missing:
+        _say(
+            f"python -m engine: {missing} is not installed in this Python. `python3 -m dashboard` installs everything into "
+            ".venv; then use .venv/bin/python -m engine"
+        )
         return 2
     if getattr(arguments, "data", None):
         os.environ["BNTT_DATA"] = arguments.data

@@ -112,6 +112,7 @@ def figure(height: int, view: str, *, labels: int = 0, legend: Sequence[str] = (
             datarevision=1,
             font=dict(family=FONT, size=12, color=MUTED),
             colorway=CATEGORICAL,
+            modebar=dict(bgcolor=CLEAR, color=MUTED, activecolor=MAIN),
             hoverlabel=dict(font=dict(family=FONT, size=12, color="#1F2933"), bgcolor="#FFFFFF", bordercolor="#C9CFD6"),
             paper_bgcolor=CLEAR,
             plot_bgcolor=CLEAR,

@@ -120,7 +120,7 @@ def verdict(
         _falls({**(curves or {}), **_curve(answers, eps)}, classes),
         _bounded(answers.get("full"), classes),
         _order(
-            "Several steps beat one",
+            "Several steps are no weaker than one",
             answers,
             {"fgsm": "FGSM", "pgd": "PGD"},
             "The gradient points the wrong way after a step: " + WIDE[0].lower() + WIDE[1:],

@@ -159,7 +159,7 @@ class TestRealSteps:
         assert isinstance(end.value.code, str)  # which Python prints, and exits with status 1
         out, err = capsys.readouterr()
         assert err.splitlines()[-2:] == ["line 40", "ERROR: no such version"] and len(err.splitlines()) == 15
-        assert out == "Installing what requirements.txt ask for into .venv (some minutes, once) …\n"
+        assert out == "Installing the packages of requirements.txt into .venv (some minutes, once) …\n"
         assert not bootstrap.stamped((FILE,))
 
     def test_half_written_distributions_are_installed_again(self):
