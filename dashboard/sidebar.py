@@ -53,7 +53,7 @@ def _model() -> str:
         index=names.index(models.DEFAULT),
         key="model",
         bind="query-params",
-        on_change=lambda: [st.session_state.pop(told, None) for told in ("absent_model", "upload_error")],
+        on_change=_forget_told,
         help="bundled: comes with the app. runs: trained here. uploads: yours, seen by nobody else.",
     )
     st.file_uploader(
@@ -65,6 +65,12 @@ def _model() -> str:
     if "upload_error" in st.session_state:
         st.error(st.session_state["upload_error"])
     return name
+
+
+def _forget_told() -> None:
+    """What was said of another model."""
+    for told in ("absent_model", "upload_error"):
+        st.session_state.pop(told, None)
 
 
 def _take_upload() -> None:

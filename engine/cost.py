@@ -78,7 +78,6 @@ def measure(
         memory = round(_autograd_bytes(model, batch) * Pass(model, batch, config.steps).kept_share())
         optimizer = build_optimizer(model, recipe)
         tried, step = _measured_step(model, optimizer, recipe, batch, clock)
-        model.memory_limit = training_limit()
         judged = _seconds(lambda: _judge(model, tried), clock) / tried if held_out else 0.0
     memory += sum(2 * p.nbytes for p in model.parameters()) + sum(b.nbytes for b in model.buffers())
     memory += sum(v.nbytes for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor))

@@ -97,8 +97,12 @@ def _panel(norm: str, final: pd.DataFrame, table: pd.DataFrame, clean: float | N
         *(AXES[norm], clean, 1 / view.checkpoint.config.classes),
         x_range=(0, top * 1.05),
     )
-    drawn = table[table["kind"].isin(kinds) | (table["strength"] == 0)]
-    show.chart(figure, drawn, f"sweep_{CHARTS[norm]}", f"Accuracy against {AXES[norm]}.")
+    show.chart(
+        figure,
+        lambda: table[table["kind"].isin(kinds) | (table["strength"] == 0)],
+        f"sweep_{CHARTS[norm]}",
+        f"Accuracy against {AXES[norm]}.",
+    )
 
 
 def _readable(final: pd.DataFrame, asked: Sweep) -> pd.DataFrame:

@@ -42,7 +42,8 @@ LEGEND_ROW = 19
 EDGE, LETTER, NUMBER_WIDTH, TITLE = 4, 6.6, 6, 22  # at the left: air, a letter (12 px), letters of a number, a title
 FOOT = 46  # pixels below the plot: tick labels and the axis title
 
-# For st.plotly_chart(config=…): a double click resets a zoom, so the tool bar keeps only the camera.
+# For st.plotly_chart(config=…): a double click resets a zoom, so the tool bar keeps only the full screen, and the
+# camera, which is not seen: dashboard.show presses it.
 CONFIG = {
     "displaylogo": False,
     "displayModeBar": "hover",

@@ -9,7 +9,6 @@ from engine import cost
 from engine.__main__ import main
 from engine.analysis.evaluation import normalised
 from engine.cost import SAMPLES, machine_memory, measure, training_samples
-from engine.snn import passing
 from engine.snn.passing import Pass
 from engine.datasets import get
 from engine.snn import ModelConfig, build_model
@@ -131,14 +130,13 @@ def test_steps_grow_while_they_are_quick_and_are_scaled_to_the_training(per_samp
     assert found.seconds == pytest.approx(7 * found.seconds_epoch)
 
 
-def test_a_step_that_computes_timesteps_again_is_measured_as_such(monkeypatch):
+def test_a_step_that_computes_timesteps_again_is_measured_as_such(monkeypatch, cuts):
     """A small batch in as many pieces of time as the whole one, which alone goes beyond the limit."""
     config, recipe, model = network("BNTT"), Recipe(batch=64), build_model(network("BNTT")).train()
     model.memory_limit = int(0.75 * Pass(model, 64, config.steps).kept_bytes())
     pieces = math.ceil(config.steps / Pass(model, 64, config.steps)._length())
-    whole, cuts, cut = measure(config, recipe, 100), [], passing.checkpoint
+    whole = measure(config, recipe, 100)
     monkeypatch.setattr(cost, "training_limit", lambda: model.memory_limit)
-    monkeypatch.setattr(passing, "checkpoint", lambda *given, **how: cuts.append(given) or cut(*given, **how))
     clock = Clock(monkeypatch, 3.0)  # so slow that batches of two are all that is tried
     assert measure(config, recipe, 100, clock=clock).memory < whole.memory
     assert clock.batches == [2, 3, 2, 2] and len(cuts) == 2 * pieces > 2

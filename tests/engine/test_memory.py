@@ -62,13 +62,11 @@ def test_evaluation_of_many_timesteps_takes_no_more_memory_than_of_few():
     assert growth("evaluated(8000)") < 500e6
 
 
-def test_no_batch_of_a_training_keeps_more_than_it_may(tmp_path, monkeypatch):
+def test_no_batch_of_a_training_keeps_more_than_it_may(tmp_path, monkeypatch, cuts):
     """Not even the last one of an epoch, which counts spikes, too: as many as where nothing is computed again."""
     config = ModelConfig(arch="vgg-small", steps=4, in_shape=(1, 8, 8), layout="C4 P F8")
-    recipe, cuts, rows = Recipe(epochs=1, batch=200), [], []
+    recipe, rows = Recipe(epochs=1, batch=200), []
     needed = passing.Pass(build_model(config).train(), recipe.batch, config.steps).kept_bytes()
-    cut = passing.checkpoint
-    monkeypatch.setattr(passing, "checkpoint", lambda *given, **how: cuts.append(given) or cut(*given, **how))
     for limit in (None, needed // 2):
         monkeypatch.setattr(training, "training_limit", lambda limit=limit: limit)
         training.train(config, recipe, tmp_path / str(limit), on_epoch=rows.append)
