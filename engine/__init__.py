@@ -1,6 +1,11 @@
 """BNTT networks: load, run, measure, train. `engine.snn` alone needs nothing but torch."""
 
+import os
 from importlib import import_module
+
+# OpenMP's threads look for more work for a while before they sleep, and meanwhile hold the cores that the kernels of
+# engine.snn need. A fifteenth of the usual while is enough for torch; told before torch is loaded, or it is not heard.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 _HOME = {
     "load_checkpoint": "checkpoint",

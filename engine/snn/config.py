@@ -214,7 +214,9 @@ class ModelConfig:
                     specs.append(LayerSpec(f"fc{linears}", "linear", shape, out, norm=self.norm))
                 shape = out
             else:
-                raise ValueError(f"layer {token!r} is not C<n> (convolution), F<n> (linear), P (pool) or G (global pool)")
+                raise ValueError(
+                    f"layer {token!r} is not C<n> (convolution), F<n> (linear), P (pool) or G (global pool)"
+                )
         self._require(bool(specs), "the layout has no layers")
         specs.append(LayerSpec(f"fc{linears + 1}", "linear", shape, (self.classes,), spiking=False))
         return tuple(specs)

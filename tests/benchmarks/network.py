@@ -3,8 +3,8 @@
     python3 -m tests.benchmarks.network [--batch 8 32] [--rounds 5] [--json FILE]
 
 One training step, one evaluation and one 10-step PGD attack of VGG9, T = 25, on random 32×32 images, at each batch size
-and precision. All take turns in one process, each once to warm up and then once measured; the median of their times is
-told and how far their quartiles lie apart, with their ratio to the engine's, the peak memory of each, and what share of
+and precision. All take turns, each in a process of its own, once to warm up and then once measured; the median of their
+times is told and how far their quartiles lie apart, with their ratio to the engine's, the peak memory of each, and what share of
 the device's limit the engine reaches: the time that the operations of all convolutions and matrix products take at the
 rate of a large one, or the bytes that must move at that of a large copy, whichever is longer. The bare convolutions and
 matrix products take their turn, too, alone and with one pass over memory, and beside other precisions the loop in float32.
@@ -38,12 +38,10 @@ def arguments() -> argparse.Namespace:
         "--precision", nargs="+", choices=PRECISIONS, help="default: float32 and bfloat16, on a GPU tf32 too"
     )
     parser.add_argument("--task", nargs="+", choices=TASKS, default=list(TASKS))
-    parser.add_argument(
-        "--rounds", type=int, default=5, help="turns of each, after one that is not counted (default: 5)"
-    )
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each (default: 5)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--only", help=argparse.SUPPRESS)  # a measurement of memory, in a process of its own
+    parser.add_argument("--only", help=argparse.SUPPRESS)  # one contestant's part, as JSON
     return parser.parse_args()
 
 
@@ -52,17 +50,28 @@ def main() -> None:
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("torchattacks") is None:
         bootstrap.ensure("tests.benchmarks.network", "requirements.txt")
     _ensure_spikingjelly()
+    if options.only:
+        _only(json.loads(options.only))
+        return
     from . import contest, network_table
 
-    if options.only:
-        print(contest.memory_of_one(json.loads(options.only)))
-        return
     found = contest.held(options)
     found |= {"date": date.today().isoformat(), "machine": platform.machine(), "python": platform.python_version()}
     found["ratios"] = network_table.ratios(found["rows"], found["kind"])
     print(network_table.table(found))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _only(asked: dict) -> None:
+    """One contestant's part, in a process of its own."""
+    from . import contestant
+
+    name = asked.pop("serve", None)
+    if name is None:
+        print(contestant.memory_of_one(asked))
+    else:
+        contestant.serve(name, argparse.Namespace(**asked))
 
 
 def _ensure_spikingjelly() -> None:

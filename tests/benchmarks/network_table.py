@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .contest import BARE, ENGINE, FLOOR, JELLY, LOOP, LOOP32
+from .contest import LOOP32
+from .contestant import BARE, ENGINE, FLOOR, GRAPHED, JELLY, LOOP, SEARCHED
 
 SPEED_AIMS = {  # (device, task): by precision, how many times as fast as the loop; on a CPU as that in float32
     ("cpu", "evaluation"): {"float32": 1.7, "bfloat16": 3.0},
@@ -24,7 +25,9 @@ RATIOS = ("× loop", "× loop32", "× jelly", "bare", "floor", "most", "limit")
 def ratios(rows: list[dict], kind: str) -> list[dict]:
     """For each setting what the rows of `contest.held` say of the engine beside the others, and of its aims."""
     by = {(row["task"], row["precision"], row["batch"], row["name"]): row for row in rows}
-    return [_beside(by, *setting[:3], kind) for setting in by if setting[3] == ENGINE]
+    whole = (ENGINE, LOOP, BARE, FLOOR)
+    settings = [setting[:3] for setting in by if setting[3] == ENGINE]
+    return [_beside(by, *one, kind) for one in settings if all((*one, name) in by for name in whole)]
 
 
 def _beside(by: dict, task: str, precision: str, batch: int, kind: str) -> dict:
@@ -78,6 +81,10 @@ def table(found: dict) -> str:
         line = "{:<11}{:<10}{:>5}".format(*setting) + "".join(f"{said:>14}" for said in times)
         line += "".join(f"{one.get(name, float('nan')):>10.2f}" for name in RATIOS) + "   "
         lines.append(line + _memory(rows, setting, one) + "".join(map(_said, one["aims"].items())))
+        for name in (SEARCHED, GRAPHED):
+            if other := rows.get((*setting, name)):
+                as_fast = rows[*setting, ENGINE]["seconds"] / other["seconds"]
+                lines.append(f"    {name}: {_spread(other)}, {as_fast:.2f} × the engine")
     return "\n".join(lines)
 
 

@@ -13,34 +13,15 @@ import torch
 
 from engine.snn import ModelConfig, Surrogate, build_model, encoding, kernels
 from engine.snn.kernels import plain
-from engine.snn.layer import Scaling
+
+from .kernel_inputs import DEVICE, SHAPES, draw, inputs, scaling
 
 pytest.importorskip("triton", reason="torch was built without Triton, and the tests' requirements are not installed")
 from engine.snn.kernels import fused  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 CUDA = torch.cuda.is_available()
-DEVICE = "cuda" if CUDA else "cpu"
 pytestmark = [pytest.mark.gpu] if CUDA else []
-SHAPES = {
-    "one row": (3, 1, 5),
-    "a block": (4, 32, 32),
-    "odd": (5, 37, 33),
-    "one step": (1, 70, 3),
-    "wide": (3, 4, 1100),
-}
-
-
-def draw(*shape, seed=0, grid=None):
-    """Normal numbers; multiples of 1/grid where given, of which sums and products with the like are exact."""
-    found = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    return (found if grid is None else (found * grid).round() / grid).to(DEVICE)
-
-
-def inputs(shape, grid):
-    steps, rows, channels = shape
-    scale, shift = (draw(steps, channels, seed=s, grid=grid) for s in (1, 2))
-    return draw(*shape, grid=grid), scale, shift, draw(rows, channels, seed=3, grid=grid)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -71,16 +52,6 @@ def test_moments_are_those_of_float64(shape, mean):
     found, spread = fused.moments(x)
     torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(spread.double(), var, rtol=1e-4, atol=1e-6 * (1 + mean**2 * 1e-7))
-
-
-def scaling(shape, statistics):
-    steps, rows, channels = shape
-    gamma, beta = draw(steps, channels, seed=5), draw(steps, channels, seed=6)
-    if statistics == "over time":
-        gamma, beta = (one[:1].expand(steps, -1) for one in (gamma, beta))
-    mean, inverse = draw(steps, channels, seed=7), draw(steps, channels, seed=8).abs() + 0.5
-    count = 0 if statistics == "fixed" else rows * (steps if statistics == "over time" else 1)
-    return Scaling(gamma, mean, inverse, beta, count, statistics == "over time")
 
 
 SURROGATES = [Surrogate(), Surrogate("arctangent", 0.5), Surrogate("sigmoid", 2.0), Surrogate(adaptive=True)]

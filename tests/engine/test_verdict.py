@@ -157,7 +157,9 @@ def test_points_of_a_sweep_tell_what_they_can():
     found = {check.name: check for check in verdict.verdict(known, None, 8 / 255, 10, curves=curves)}
     rising = found["Accuracy does not rise with ε"]
     assert rising.passed is False and rising.found.startswith("FGSM: clean 90.0 %, ε = 8/255 40.0 %, ε = 16/255 50.0 %")
-    assert found["Several steps are no weaker than one"].passed and found["Without bounds nothing is left"].passed is None
+    assert (
+        found["Several steps are no weaker than one"].passed and found["Without bounds nothing is left"].passed is None
+    )
     other, _ = verdict.of_sweep(answers(shares), 8 / 255, Attacker())
     assert set(other) == {"clean", "uniform"}, "other gradients tell nothing about this one"
 

@@ -1,28 +1,33 @@
 """The arithmetic of a layer between its convolution and its spikes, in a form for each device.
 
 `plain` is PyTorch and runs everywhere. `fused` is Triton's, for CUDA devices: all timesteps in one kernel, membrane
-potentials in registers. Both have the functions moments, fire and gradients, with the same arguments and results.
+potentials in registers. `compiled` is Numba's, for bfloat16 on a CPU: potentials in the cache. All have the functions
+moments, fire and gradients, with the same arguments and results.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from importlib import import_module
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
 from . import plain
 
 
 def of(x: Tensor) -> ModuleType:
-    """The form for this tensor's device."""
-    return _fused() or plain if x.is_cuda else plain
+    """The form for this tensor's device and precision."""
+    if x.is_cuda:
+        return _form("fused")
+    return _form("compiled") if x.device.type == "cpu" and x.dtype == torch.bfloat16 else plain
 
 
 @cache
-def _fused() -> ModuleType | None:
+def _form(name: str) -> ModuleType:
+    """`plain` where a build of torch comes without Triton, or a machine without Numba."""
     try:
-        from . import fused
-    except ImportError:  # a build of torch without Triton
-        return None
-    return fused
+        return import_module(f".{name}", __package__)
+    except ImportError:
+        return plain

@@ -15,7 +15,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import processes
 from ..neuron import SIGMOID_SHARPNESS, SURROGATE_GAIN, Surrogate
 from . import plain
 
@@ -191,10 +190,7 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     means, squares = (torch.empty(steps, parts, channels, device=x.device) for _ in range(2))
     grid = (parts, steps, triton.cdiv(channels, CHANNELS))
     _part_moments[grid](x, means, squares, rows, channels, MOMENT_ROWS, ROWS, CHANNELS)
-    held = torch.full((parts, 1), float(MOMENT_ROWS), device=x.device)
-    held[-1] = rows - (parts - 1) * MOMENT_ROWS
-    mean = (means * held).sum(1) / rows
-    return mean, (squares.sum(1) + ((means - mean[:, None]).square_() * held).sum(1)) / rows
+    return plain.joined(means, squares, rows, MOMENT_ROWS)
 
 
 def fire(
@@ -269,13 +265,10 @@ def _through(
     x: Tensor, g: Tensor, dx: Tensor, mean: Tensor, scale: Tensor, scaling, sums: tuple[Tensor, Tensor]
 ) -> None:
     """∂x into dx, from ∂y in g, through γ and through the statistics of the batch, of all processes."""
-    of_y, of_x = processes.summed(torch.stack(sums))
-    if scaling.over_time:
-        of_y, of_x = (one.sum(0, keepdim=True).expand_as(scale) for one in (of_y, of_x))
-    share, count = scale / scaling.count, x[0].numel()
+    slope, constant = plain.through_statistics(scaling, sums)
+    count = x[0].numel()
     grid = (triton.cdiv(count, BLOCK), len(x))
-    slope = -share * scaling.inverse.square() * of_x
-    _through_statistics[grid](x, g, mean, scale, slope, -share * of_y, dx, count, x.shape[2], BLOCK)
+    _through_statistics[grid](x, g, mean, scale, slope, constant, dx, count, x.shape[2], BLOCK)
 
 
 def rate_code(

@@ -32,6 +32,17 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, var
 
 
+def joined(means: Tensor, squares: Tensor, rows: int, size: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance [T, C] from the mean and Σ(x − mean)² of parts [T, parts, C], all of `size` rows but the last.
+
+    By the law of total variance, which unlike E[x²] − μ² loses no digits where the mean is large.
+    """
+    held = torch.full((means.shape[1], 1), float(size), device=means.device)
+    held[-1] = rows - (means.shape[1] - 1) * size
+    mean = (means * held).sum(1) / rows
+    return mean, (squares.sum(1) + ((means - mean[:, None]).square_() * held).sum(1)) / rows
+
+
 def scaled(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """scale_t·x_t + shift_t, [T, R, C]; x may be [1, R, C], standing for every timestep."""
     return torch.addcmul(shift[:, None], x.to(precise(x)), scale[:, None])
@@ -122,6 +133,15 @@ def gradients(
     through = ThroughNorm(x, shape, dtype, scaling, wanted)
     first = currents(membrane, spikes, after, leak, threshold, surrogate, batch, through.visit)
     return *through.finished(), first
+
+
+def through_statistics(scaling, sums: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """a and b, [T, C], of ∂x = γ·r·g + a·(x − μ) + b, from Σg and Σg·(x − μ) of this process: see ThroughNorm."""
+    of_y, of_x = processes.summed(torch.stack(sums))
+    if scaling.over_time:
+        of_y, of_x = (one.sum(0, keepdim=True).expand_as(one) for one in (of_y, of_x))
+    share = scaling.gamma * scaling.inverse / scaling.count
+    return -share * scaling.inverse.square() * of_x, -share * of_y
 
 
 class ThroughNorm:

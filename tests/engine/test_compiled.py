@@ -1,0 +1,235 @@
+"""Numba's kernels for bfloat16 on a CPU against the plain PyTorch form, and against float64."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.snn import ModelConfig, Surrogate, build_model, kernels
+from engine.snn.kernels import plain
+
+from .kernel_inputs import SHAPES, draw, inputs, scaling
+
+pytest.importorskip("numba", reason="Numba is not installed: bfloat16 is computed in the plain form")
+from engine.snn.kernels import compiled  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+BFLOAT16 = torch.bfloat16
+LARGER = {"several shares": (7, 5000, 9), "a thousand steps": (1000, 3, 80)}
+
+
+def on_cpu(*shape, **choices):
+    return draw(*shape, device="cpu", **choices)
+
+
+@pytest.fixture(params=[1, 3], ids=["one thread", "three threads"])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES.values(), *LARGER.values()], ids=[*SHAPES, *LARGER])
+@pytest.mark.parametrize("begun", [False, True], ids=["from rest", "carried on"])
+@pytest.mark.parametrize("dtype", [torch.float32, BFLOAT16], ids=str)
+def test_spikes_and_membranes_are_those_of_the_plain_form(shape, begun, dtype, threads):
+    """On numbers whose products are exact, so that it does not matter whether a processor adds and multiplies in one."""
+    x, scale, shift, carried = inputs(shape, 8, "cpu")
+    carried, x = carried if begun else None, x.to(BFLOAT16)
+    results = [form.fire(x, scale, shift, carried, 0.75, 1.0, dtype, True) for form in (plain, compiled)]
+    for expected, found in zip(*results):
+        assert found.dtype == expected.dtype and torch.equal(found, expected)
+    assert results[0][0].float().mean() > 0.03
+    without = compiled.fire(x, scale, shift, carried, 0.75, 1.0, dtype, False)
+    assert torch.equal(without[0], results[0][0]) and without[2] is None
+    assert carried is None or torch.equal(carried, inputs(shape, 8, "cpu")[3])
+
+
+def test_spikes_are_those_of_the_plain_form_on_any_numbers():
+    """Up to one in 100,000, where a processor rounds products in torch's addcmul; here, with fused instructions, all."""
+    x, scale, shift, carried = inputs((20, 3000, 64), device="cpu")
+    expected, found = (
+        form.fire(x.to(BFLOAT16), scale, shift, carried, 0.95, 1.0, BFLOAT16, False)[0] for form in (plain, compiled)
+    )
+    assert (expected != found).float().mean() < 1e-5
+
+
+def test_one_row_stands_for_every_timestep():
+    x, scale, shift, _ = inputs((6, 10, 7), 8, "cpu")
+    results = [
+        form.fire(x[:1].to(BFLOAT16), scale, shift, None, 0.5, 1.0, BFLOAT16, True) for form in (plain, compiled)
+    ]
+    assert all(torch.equal(expected, found) for expected, found in zip(*results))
+
+
+@pytest.mark.parametrize("shape", [*SHAPES.values(), *LARGER.values()], ids=[*SHAPES, *LARGER])
+@pytest.mark.parametrize("mean", [0.0, 1e4], ids=["around zero", "far from zero"])
+def test_moments_are_those_of_float64(shape, mean, threads):
+    x = (on_cpu(*shape) * (1 + mean / 50) + mean).to(BFLOAT16)
+    var, expected = torch.var_mean(x.double(), 1, correction=0)
+    found, spread = compiled.moments(x)
+    torch.testing.assert_close(found.double(), expected, rtol=2e-6, atol=2e-6)
+    torch.testing.assert_close(spread.double(), var, rtol=1e-4, atol=1e-6)
+
+
+SURROGATES = [Surrogate(), Surrogate(width=0.25), Surrogate("arctangent", 0.5), Surrogate(adaptive=True)]
+
+
+@pytest.mark.parametrize("surrogate", SURROGATES, ids=lambda s: f"{s.shape} {s.width}" + " adaptive" * s.adaptive)
+@pytest.mark.parametrize("statistics", ["fixed", "each step", "over time"])
+@pytest.mark.parametrize(
+    "shape", [*SHAPES.values(), (1, 6, 4), LARGER["several shares"]], ids=[*SHAPES, "still", "several shares"]
+)
+def test_gradients_are_those_of_the_plain_form(shape, statistics, surrogate, threads):
+    """γ and ∂u'_0 in float32; ∂x, which is bfloat16, up to one rounding."""
+    x, _, _, carried = inputs(shape, device="cpu")
+    x = x.to(BFLOAT16)
+    norm = scaling((4, *shape[1:]) if len(x) == 1 and shape[1] == 6 else shape, statistics, "cpu")
+    steps = len(norm.gamma)
+    pulls = on_cpu(steps, *shape[1:], seed=9).to(BFLOAT16), on_cpu(*shape[1:], seed=10)
+    rest = (norm, 0.9, 1.0, surrogate, 1, x.shape, x.dtype)
+    cases = [  # as in training; as in an attack; a gradient through the last membrane alone
+        (carried, *pulls, (True, True, True)),
+        (None, pulls[0], None, (True, False, False)),
+        (carried, None, pulls[1], (True, True, False)),
+    ]
+    for before, spikes, after, wanted in cases:
+        membrane = plain.fire(x, *norm.affine(), before, 0.9, 1.0, BFLOAT16, True)[2]
+        expected = plain.gradients(x, membrane, before, spikes, after, *rest, wanted)
+        found = compiled.gradients(x, None, before, spikes, after, *rest, wanted)
+        assert [one is not None for one in found] == [*wanted, True]
+        for one, other in zip(expected, found):
+            if one is not None:
+                rounding = 2.0**-7 if one.dtype == BFLOAT16 else 1e-4
+                assert other.dtype == one.dtype
+                torch.testing.assert_close(other, one, rtol=rounding, atol=1e-5 * float(one.abs().max()))
+
+
+def test_sums_do_not_depend_on_the_number_of_threads():
+    """Bit for bit: the shares that are summed are the same."""
+    shape = LARGER["several shares"]
+    x, norm = on_cpu(*shape).to(BFLOAT16), scaling(shape, "each step", "cpu")
+    pull, found, before = on_cpu(*shape, seed=9).to(BFLOAT16), [], torch.get_num_threads()
+    for number in (1, 2, 5):
+        torch.set_num_threads(number)
+        rest = norm, 0.9, 1.0, Surrogate(), 1, x.shape, x.dtype, (True, True, True)
+        found.append([*compiled.moments(x), *compiled.gradients(x, None, None, pull, None, *rest)])
+    torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other))
+
+
+def test_a_float32_is_rounded_to_bfloat16_as_torch_does():
+    """Of every kind: ties, the largest, infinities, what is not a number, the smallest."""
+    special = [
+        0.0,
+        -0.0,
+        1.00390625,
+        1.01171875,
+        3.4e38,
+        -3.4e38,
+        float("inf"),
+        -float("inf"),
+        float("nan"),
+        1e-45,
+        1e-39,
+    ]
+    numbers = torch.cat([torch.tensor(special), on_cpu(989) * 10.0 ** on_cpu(989, seed=1).mul(10)])
+    count = len(numbers)
+    x, one, none = torch.zeros(1, count, 1, dtype=BFLOAT16), torch.ones(1, 1), torch.zeros(1, 1)
+    back = compiled._Back(x, one, none, none[0], None, None, numbers[:, None], 0.5, 1.0, Surrogate())
+    found, first = back.written(one, none, none, BFLOAT16)
+    torch.testing.assert_close(found.flatten(), numbers.to(BFLOAT16), rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(first.flatten(), 0.5 * numbers, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("norm", ["bntt", "bn", "tdbn", "none"])
+def test_a_network_trains_alike_on_either_form(norm, monkeypatch):
+    """Scores, gradients and running statistics of a whole network in bfloat16."""
+    config = ModelConfig("vgg-small", 4, 3, (2, 8, 8), 0.75, norm=norm, layout="C5 P C6 F7")
+    x, truth = on_cpu(4, 2, 8, 8, grid=4), torch.tensor([0, 1, 2, 1])
+    found = []
+    for form in (plain, compiled):
+        monkeypatch.setattr(kernels, "of", lambda x, form=form: form if x.dtype == BFLOAT16 else plain)
+        torch.manual_seed(0)
+        model = build_model(config).train()
+        model.precision = "bfloat16"
+        scores = model.forward_steps(x, seed=1)
+        torch.nn.functional.cross_entropy(scores[-1], truth).backward()
+        found.append((scores, {name: p.grad for name, p in model.named_parameters()}, model.state_dict()))
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-2, atol=1e-3)
+    for name, gradient in found[0][1].items():
+        largest = float(gradient.abs().max())
+        torch.testing.assert_close(
+            found[1][1][name], gradient, rtol=0.02, atol=0.01 * largest, msg=lambda m: f"{name}: {m}"
+        )
+    for name, one in found[0][2].items():
+        torch.testing.assert_close(found[1][2][name], one, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_on_a_cpu_takes_this_form_and_float32_does_not():
+    assert kernels.of(torch.zeros(1, dtype=BFLOAT16)) is compiled
+    assert kernels.of(torch.zeros(1)) is plain and kernels.of(torch.zeros(1, dtype=torch.float64)) is plain
+
+
+def test_several_threads_may_compute_at_once():
+    x, scale, shift, _ = inputs(LARGER["several shares"], 8, "cpu")
+    x, found = x.to(BFLOAT16), {}
+    expected = plain.fire(x, scale, shift, None, 0.75, 1.0, BFLOAT16, False)[0]
+
+    def compute(number):
+        found[number] = [compiled.fire(x, scale, shift, None, 0.75, 1.0, BFLOAT16, False)[0] for _ in range(5)]
+
+    each = [threading.Thread(target=compute, args=(number,)) for number in range(4)]
+    for one in each:
+        one.start()
+    for one in each:
+        one.join()
+    assert len(found) == 4 and all(torch.equal(one, expected) for ones in found.values() for one in ones)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_computes_on(tmp_path):
+    """Its parent's helping threads are not there any more: waiting for them would hang."""
+    script = tmp_path / "forks.py"
+    script.write_text(
+        "import os, torch\n"
+        "from engine.snn.kernels import compiled\n"
+        "torch.set_num_threads(2)\n"
+        "x, one = torch.ones(2, 3000, 8, dtype=torch.bfloat16), torch.ones(2, 8)\n"
+        "work = lambda: compiled.fire(x, one, one, None, 0.5, 1.0, torch.bfloat16, False)\n"
+        "work()\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    torch.set_num_threads(2)\n"
+        "    compiled.fire(x, one, one, None, 0.5, 1.0, torch.bfloat16, False)\n"
+        "    os._exit(7)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "7\n", done.stderr
+
+
+def test_kernels_are_kept_for_the_next_process_and_work_where_they_cannot_be(tmp_path):
+    """Compiling takes seconds. Where Numba finds no folder that it can write, it raises on decoration."""
+    script = "from engine.snn.kernels import compiled; import torch; x = torch.ones(1, 4, 3, dtype=torch.bfloat16);"
+    script += "print(compiled.moments(x)[0].sum().item(), sum(compiled._moments.stats.cache_hits.values()))"
+    nowhere = "import numba.core.caching as caching; caching.CacheImpl._locator_classes = [];"
+    environment, found = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path)}, []
+    for before in ("", "", nowhere):
+        command = [sys.executable, "-c", before + script]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        found.append(done.stdout or done.stderr)
+    assert found == ["3.0 0\n", "3.0 1\n", "3.0 0\n"]
