@@ -27,23 +27,20 @@ class Panel:
     describe: str
 
 
-def panels(run: Run, others: list[Run], layer: str | None, kept: dict[str, int]) -> list[Panel]:
+def panels(run: Run, others: list[Run], kept: dict[str, int]) -> list[Panel]:
     """The charts of a run, with others laid over loss and accuracy; what an older run did not write down is left out.
 
-    layer: whose γ is shown growing; None where γ does not depend on time. kept: as for charts.run_looks.
+    kept: as for charts.run_looks.
     """
     table = pd.concat([run_metrics.metrics(one.folder).assign(run=one.name) for one in [run, *others]])
     own, epochs = table[table["run"] == run.name], run.recipe.epochs
     loss = Panel("Loss", charts.loss_curves(table, epochs, kept), table, "run_loss", "Training loss after each epoch.")
     found = [_accuracy(run, table, kept, alone=not others), loss]
-    if layer:
-        gamma = run_metrics.mean_gamma(run.folder)
-        found.insert(1, _gamma_growth(gamma[gamma["layer"] == layer], layer, epochs))
     exits = run_metrics.exit_accuracy(run.folder)
     if run.config.steps > 1 and (own.empty or not exits.empty):
         found.append(_exits(exits, run))
-    if layer:
-        found.append(_gamma_now(gamma))
+    if run.config.norm == "bntt":
+        found.append(_gamma_now(run_metrics.mean_gamma(run.folder)))
     rates = run_metrics.firing_rates(run.folder)
     if run.config.kind == "snn" and (own.empty or not rates.empty):
         figure = charts.firing_rates(rates, epochs)
@@ -52,18 +49,19 @@ def panels(run: Run, others: list[Run], layer: str | None, kept: dict[str, int])
     return [*found, Panel("Learning rate", figure, own, "run_lr", "Learning rate of each epoch.")]
 
 
+def gamma_growth(run: Run, layer: str) -> Panel:
+    """How γ of a layer of BNTT came to be. It has no title: the line with the box for the layer is one."""
+    gamma = run_metrics.mean_gamma(run.folder)
+    table = gamma[gamma["layer"] == layer]
+    figure = charts.gamma_growth(table, "mean γ", run.recipe.epochs, THRESHOLD)
+    return Panel("", figure, table, "run_gamma", f"Mean γ of {layer} by epoch and timestep.")
+
+
 def _accuracy(run: Run, table: pd.DataFrame, kept: dict[str, int], alone: bool) -> Panel:
     title = f"Accuracy at T = {run.config.steps}" if alone else "Accuracy, each at its own T"
     title += " (training and validation samples)" if run.recipe.validation else " (training samples)"
     figure = charts.accuracy_curves(table, run.recipe.epochs, kept, 1 / run.config.classes)
     return Panel(title, figure, table, "run_accuracy", "Accuracy on training and validation samples after each epoch.")
-
-
-def _gamma_growth(table: pd.DataFrame, layer: str, epochs: int) -> Panel:
-    figure = charts.gamma_growth(table, "mean γ", epochs, THRESHOLD)
-    return Panel(
-        f"γ of {layer}, epoch by epoch", figure, table, "run_gamma", f"Mean γ of {layer} by epoch and timestep."
-    )
 
 
 def _gamma_now(gamma: pd.DataFrame) -> Panel:

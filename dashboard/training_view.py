@@ -230,17 +230,19 @@ def curves(run: Run, others: list[Run], live: bool, more: list[Callable[[], None
     known = {one.name: one for one in others}
 
     @lru_cache(maxsize=1)
-    def panels(_stamps: tuple, against: tuple[str, ...], layer: str | None) -> list[training_panels.Panel]:
+    def panels(_stamps: tuple, against: tuple[str, ...]) -> list[training_panels.Panel]:
         kept = run_looks.places([run.name, *against], st.session_state.get(_PLACES))
         st.session_state[_PLACES] = kept
-        return training_panels.panels(run, [known[name] for name in against], layer, kept)
+        return training_panels.panels(run, [known[name] for name in against], kept)
 
     @st.fragment(run_every=CHART_SECONDS if live else None)
     def body():
-        against, layer = _choices(run, list(known))
+        against = _choices(list(known))
         stamps = tuple(_stamp(one) for one in (run, *(known[name] for name in against)))
-        found = panels(stamps, against, layer)  # figures are made anew once an epoch
-        cells = [*(partial(_draw, panel) for panel in found), *more]
+        cells = [partial(_draw, panel) for panel in panels(stamps, against)]  # figures are made anew once an epoch
+        if run.config.norm == "bntt":
+            cells.insert(1, partial(_growing, run))
+        cells += more
         for row in range(0, len(cells), COLUMNS):
             for column, draw in zip(st.columns(COLUMNS), cells[row : row + COLUMNS]):
                 with column:
@@ -249,10 +251,9 @@ def curves(run: Run, others: list[Run], live: bool, more: list[Callable[[], None
     body()
 
 
-def _choices(run: Run, others: list[str]) -> tuple[tuple[str, ...], str | None]:
-    """Runs to compare with, and the layer whose γ is shown growing; None where γ does not depend on time."""
-    left, right = st.columns([3, 1])
-    against = left.multiselect(
+def _choices(others: list[str]) -> tuple[str, ...]:
+    """Runs to compare with."""
+    against = st.multiselect(
         "Compare with other runs",
         others,
         key="against",
@@ -260,17 +261,26 @@ def _choices(run: Run, others: list[str]) -> tuple[tuple[str, ...], str | None]:
         placeholder="Their loss and accuracy are drawn beside this run's",
         disabled=not others,
     )
-    layers = [spec.name for spec in run.config.hidden_layers()] if run.config.norm == "bntt" else []
-    layer = right.selectbox(
-        "γ of layer",
-        layers,
-        len(layers) - 1 if layers else None,
-        key="gamma_layer",
-        bind="query-params",
-        disabled=not layers,
-        placeholder="no γ over time",
-    )
-    return tuple(name for name in against if name in others), layer
+    return tuple(name for name in against if name in others)
+
+
+@st.fragment
+def _growing(run: Run) -> None:
+    """γ of a layer, epoch by epoch: another layer draws this chart alone."""
+    layers = [spec.name for spec in run.config.hidden_layers()]
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown("**γ, epoch by epoch, of**", width="content")
+        layer = st.selectbox(
+            "γ of layer",
+            layers,
+            len(layers) - 1,
+            key="gamma_layer",
+            bind="query-params",
+            label_visibility="collapsed",
+            width=120,
+        )
+    panel = training_panels.gamma_growth(run, layer)
+    show.chart(panel.figure, panel.table, panel.key, panel.describe)
 
 
 def _draw(panel: training_panels.Panel) -> None:

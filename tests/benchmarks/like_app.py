@@ -1,7 +1,8 @@
 """A Streamlit app whose pages have as many elements of each kind as those of the dashboard, and nothing of its own to do.
 
-LIKE names a JSON file: for each page its title, how many plots it has, and how many elements of each kind (as their
-data-testid calls them) are in its main part and in the sidebar.
+LIKE names a JSON file. "pages": for each its title, how many plots it has, and how many elements of each kind (as their
+data-testid calls them) are in its main part and in the sidebar. "moves": for each how many elements of each kind are sent
+when a widget is moved, "plots" among them, and how many of the latter change; `?move=N` shows a slider that sends them.
 """
 
 import json
@@ -67,6 +68,24 @@ def draw(counts: dict[str, int], place: str) -> None:
             ELEMENTS[kind](f"{place}_{kind}_{number}")
 
 
+def chart(name: str, number: int, threshold: float | None = None) -> None:
+    """A heat map, which shows the threshold where there is one."""
+    figure = go.Figure(go.Heatmap(z=np.random.default_rng(number).random((LAYERS, STEPS))))
+    figure.update_layout(height=30 * LAYERS + 100, title=None if threshold is None else f"none below {threshold:g}")
+    st.plotly_chart(figure, key=f"chart_{name}")
+
+
+@st.fragment
+def move(number: int, said: dict) -> None:
+    """A slider, and what is sent when it is moved."""
+    threshold = st.slider("Threshold", 0.0, 1.0, 0.1, 0.01)
+    st.caption(f"It is at {threshold:g}")
+    counts = dict(said["sent"])
+    for plot in range(counts.pop("plots", 0)):
+        chart(f"move_{number}_{plot}", plot, threshold if plot < said["changed"] else None)
+    draw(counts, f"move_{number}")
+
+
 def page(said: dict) -> st.Page:
     """A page like one of the dashboard's."""
 
@@ -75,16 +94,19 @@ def page(said: dict) -> st.Page:
         st.title(said["title"], anchor=False)
         draw(said["main"], name)
         for plot in range(said["plots"]):
-            figure = go.Figure(go.Heatmap(z=np.random.default_rng(plot).random((LAYERS, STEPS))))
-            figure.update_layout(height=30 * LAYERS + 100)
-            st.plotly_chart(figure, key=f"chart_{name}_{plot}")
+            chart(f"{name}_{plot}", plot)
 
     return st.Page(body, title=said["title"], url_path=said["title"].lower().replace(" ", "_"))
 
 
 st.set_page_config(layout="wide")
 found = json.loads(Path(os.environ["LIKE"]).read_text())
-chosen = st.navigation([page(said) for said in found], expanded=True)
+chosen = st.navigation([page(said) for said in found["pages"]], expanded=True)
 with st.sidebar:
-    draw(found[0]["sidebar"], "sidebar")
-chosen.run()
+    draw(found["pages"][0]["sidebar"], "sidebar")
+if "move" in st.query_params:
+    number = int(st.query_params["move"])
+    st.title(f"Move {number}", anchor=False)
+    move(number, found["moves"][number])
+else:
+    chosen.run()

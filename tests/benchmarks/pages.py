@@ -3,8 +3,9 @@
     python3 -m tests.benchmarks.pages [--rounds N] [--starts N] [--json FILE]
 
 Walks one visitor over all pages and moves their sliders by the keyboard. A bare app of one slider and one heat map is
-driven in the same way at the same time, with one heat map and with as many as the page has or the widget changes; for
-changes of pages another one, too, that has as many elements of each kind as the page, buttons, sentences and plots. Prints
+driven in the same way at the same time, with one heat map and with as many as the page has or the widget changes, and
+another one that has as many elements of each kind as the page, or sends as many when a slider is moved: buttons,
+sentences, plots. Prints
 the seconds from key or click to the finished plot and to the last change of the page, median and 95th percentile, the
 median from the start of the server to the first finished page, and the ratios to the bare apps. What is computed already
 is what the network yields; sliders move to values at which nothing was drawn before, and back.
@@ -25,7 +26,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tests.benchmarks import browsing, pages_table
-from tests.benchmarks.walk import NAMES, PAGES, Bare, Page, Times, Walker, bare_page, like
+from tests.benchmarks.walk import NAMES, PAGES, Bare, Page, Times, Walker, bare_page, like, like_move
 
 BARE, LIKE = (Path(__file__).with_name(f"{name}_app.py") for name in ("bare", "like"))
 MODEL, DATA = "vgg9", "photos"
@@ -75,6 +76,13 @@ def network(folder: Path) -> None:
     engine.save_checkpoint(path, model, dataset=DATA, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
+def arrive(walker: Walker, page: Page) -> None:
+    """At a page for the first time, with the rule for leaving early whose threshold is moved."""
+    walker.go(page)
+    if page.title == "Early exit":
+        walker.press("Stability", page, "radio")
+
+
 def compute(walker: Walker) -> None:
     """Have everything computed that the pages show, with settings under which every move has an effect."""
     model = f"model=runs/{MODEL}"
@@ -82,11 +90,7 @@ def compute(walker: Walker) -> None:
     walker.open(f"/robustness?{model}&attacks=Gaussian+noise&samples=20&encodings=1", Page("Robustness"))
     walker.press("Run", Page("Robustness", ["sweep_noise"]))
     for page in PAGES:
-        walker.go(page)
-        if page.title == "Early exit":
-            walker.press("Stability", page, "radio")
-    for page in PAGES:
-        walker.go(page)
+        arrive(walker, page)
         for move in page.moves:
             for back in (False, True):
                 walker.move(page, move, back)
@@ -103,17 +107,50 @@ def elements(walker: Walker) -> list[dict]:
     return found
 
 
+MOVES = [(page, move, back) for page in PAGES for move in page.moves for back in (False, True)]
+
+
+def sent(walker: Walker) -> list[dict]:
+    """What LIKE is told of every move, there and back."""
+    found, at = [], None
+    for page, move, back in MOVES:
+        if page is not at:
+            arrive(walker, page)
+            at = page
+        walker.sent()
+        walker.move(page, move, back)
+        counts = walker.sent()
+        for kind, one in {"stSlider": move.role == "slider", "stMarkdown": 1}.items():  # has a slider and a caption
+            counts[kind] = max(0, counts.get(kind, 0) - one)
+        counts["plots"] = max(len(move.changed), counts.get("plots", 0))
+        found.append({"sent": counts, "changed": len(move.changed)})
+    return found
+
+
+def as_much(walker: Walker) -> list[Times]:
+    """A move of each slider that sends as many elements as a move here does."""
+    found = []
+    for number, (page, move, _) in enumerate(MOVES):
+        there = like_move(number, page, move)
+        walker.open(f"/?move={number}", there)
+        walker.move(there, there.moves[0], back=False)  # what a browser loads for the first time is there then
+        found.append(walker.move(there, there.moves[0], back=True))
+    return found
+
+
 def walk(dashboard: Walker, bare: Bare, as_full: Walker, rounds: int) -> dict[str, dict[str, list[tuple[Times, ...]]]]:
-    """By what was done, page changes and moves: the times here, in the bare app, there with as many plots, and for page
-    changes in the one with as many elements."""
+    """By what was done, page changes and moves: the times here, in the bare app, there with as many plots, and in the one
+    with as many elements."""
     found = {"page changes": defaultdict(list), "moves": defaultdict(list)}
     for _ in range(rounds):
+        full = iter(as_much(as_full))
+        as_full.open(f"/{PAGES[-1].title.lower()}", like(PAGES[-1]))
         for page in PAGES:
             taken = dashboard.go(page), bare.go(1), bare.go(len(page.charts) or 1), as_full.go(like(page))
             found["page changes"][page.title].append(taken)
             for move in page.moves:
                 for back in (False, True):
-                    taken = dashboard.move(page, move, back), bare.move(1), bare.move(len(move.changed) or 1)
+                    taken = dashboard.move(page, move, back), bare.move(1), bare.move(len(move.changed) or 1), next(full)
                     which = " (a new value)" if move.fresh and not back else ""
                     found["moves"][f"{page.title}: {move.label[:26]}{which}"].append(taken)
                 if move.fresh:
@@ -143,8 +180,10 @@ def measure(rounds: int, starts: int) -> dict[str, dict[str, list]]:
         with browsing.dashboard(*folders) as url, browsing.streamlit(BARE) as bare_url:
             dashboard, bare = Walker(chromium, url), Bare(Walker(chromium, bare_url))
             compute(dashboard)
+            counting = Walker(chromium, url, counting=True)
+            counting.open(f"/?model=runs/{MODEL}", PAGES[0])
             told = Path(runs) / "elements.json"
-            told.write_text(json.dumps(elements(dashboard)))
+            told.write_text(json.dumps({"pages": elements(dashboard), "moves": sent(counting)}))
             os.environ["LIKE"] = str(told)
             with browsing.streamlit(LIKE) as like_url:
                 as_full = Walker(chromium, like_url)

@@ -13,7 +13,7 @@ START_AIM = 1.5  # times the bare app and the import of torch
 
 def summary(found: dict[str, dict[str, list]]) -> dict:
     """Of page changes and of moves all together, each page and each widget: spreads, and ratios to the bare app with one
-    plot, with as many and, of page changes, with as many elements; the starts; and whether the aims are met."""
+    plot, with as many and with as many elements; the starts; and whether the aims are met."""
     said = {}
     for kind in ("page changes", "moves"):
         everything = [taken for some in found[kind].values() for taken in some]

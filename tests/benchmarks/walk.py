@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.benchmarks import browsing
+from tests.benchmarks.sent import Sent
 
 STOPWATCH = Path(__file__).with_name("stopwatch.js")
 NAMES = "One", "Two"  # of the bare app's pages of a number of plots
@@ -110,6 +111,13 @@ def like(page: Page) -> Page:
     return Page(page.title, [f"{name}_{plot}" for plot in range(len(page.charts))])
 
 
+def like_move(number: int, page: Page, move: Move) -> Page:
+    """The one of that app with as many elements as a move sends."""
+    charts = [f"move_{number}_{plot}" for plot in range(len(move.changed))]
+    said = Move("Threshold", changed=charts, says=None if charts else r"It is at [\d.]+")
+    return Page(f"Move {number}", charts, [said])
+
+
 class Times(NamedTuple):
     """Seconds until the first plot that is asked for was finished, and until all of the page was."""
 
@@ -120,8 +128,9 @@ class Times(NamedTuple):
 class Walker:
     """A visitor of one app with a stop watch."""
 
-    def __init__(self, chromium, url: str):
+    def __init__(self, chromium, url: str, counting: bool = False):
         self._page = browsing.visitor(chromium)
+        self._sent = Sent(self._page) if counting else None
         self._page.add_init_script(path=STOPWATCH)
         self._url = url
 
@@ -155,6 +164,11 @@ class Walker:
     def elements(self) -> dict[str, dict[str, int]]:
         """How many elements of each kind, but for plots and titles, are in the main part of the page and in the sidebar."""
         return self._page.evaluate("() => ({ main: elements('stMain'), sidebar: elements('stSidebar') })")
+
+    def sent(self) -> dict[str, int]:
+        """How many elements of each kind the app sent since this was last asked, of a walker that counts."""
+        self._page.wait_for_timeout(50)  # what came is told between its own calls
+        return self._sent.counted()
 
     def _timed(self, awaited: dict, act: Callable[[], None]) -> Times:
         self._page.evaluate("awaited => { window.ending = finished(awaited); window.ending.catch(() => {}); }", awaited)
