@@ -211,7 +211,10 @@ def halves(view: View, evaluation: Evaluation, constants: Constants, gamma_step:
         f"drawn at random, class by class (seed {SEED})."
     )
     st.dataframe(_readable(table), hide_index=True, height="content")
-    st.caption("The loss allowed holds on the half that chose; on the other it may come out larger or smaller.")
+    st.caption(
+        "Spikes and energy are a sample's. The loss allowed holds on the half that chose, whose accuracy stands last; on the "
+        "other it may come out larger or smaller."
+    )
 
 
 def _readable(table: pd.DataFrame) -> pd.DataFrame:
@@ -226,10 +229,10 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
             "Accuracy (95 % interval)": [show.interval(row.accuracy, row.low, row.high) for row in table.itertuples()],
             "Against T": points.map("{:+.1f} points".format).replace("-0.0 points", "+0.0 points"),
             "Mean exit step": table["mean_step"].map("{:.2f}".format),
-            "Spikes a sample": table["spikes"].map(show.amount),
-            "Energy a sample": table["energy_nj"].map(show.energy),
-            "Energy saved": (100 * (1 - spent)).map("{:.0f} %".format),
-            "On the half that chose": table["chosen_accuracy"].map(show.share),
+            "Spikes": table["spikes"].map(show.amount),
+            "Energy": table["energy_nj"].map(show.energy),
+            "Saved": (100 * (1 - spent)).map("{:.0f} %".format),
+            "Where chosen": table["chosen_accuracy"].map(show.share),
         }
     )
 

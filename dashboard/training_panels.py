@@ -49,12 +49,11 @@ def panels(run: Run, others: list[Run], kept: dict[str, int]) -> list[Panel]:
     return [*found, Panel("Learning rate", figure, own, "run_lr", "Learning rate of each epoch.")]
 
 
-def gamma_growth(run: Run, layer: str) -> Panel:
-    """How γ of a layer of BNTT came to be. It has no title: the line with the box for the layer is one."""
+def gamma_growth(run: Run, layer: str) -> tuple[go.Figure, pd.DataFrame]:
+    """How γ of a layer of BNTT came to be, and the data."""
     gamma = run_metrics.mean_gamma(run.folder)
     table = gamma[gamma["layer"] == layer]
-    figure = charts.gamma_growth(table, "mean γ", run.recipe.epochs, THRESHOLD)
-    return Panel("", figure, table, "run_gamma", f"Mean γ of {layer} by epoch and timestep.")
+    return charts.gamma_growth(table, "mean γ", run.recipe.epochs, THRESHOLD), table
 
 
 def _accuracy(run: Run, table: pd.DataFrame, kept: dict[str, int], alone: bool) -> Panel:

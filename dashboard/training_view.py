@@ -235,13 +235,17 @@ def curves(run: Run, others: list[Run], live: bool, more: list[Callable[[], None
         st.session_state[_PLACES] = kept
         return training_panels.panels(run, [known[name] for name in against], kept)
 
+    @lru_cache(maxsize=1)
+    def growth(_stamp: tuple | None, layer: str):
+        return training_panels.gamma_growth(run, layer)
+
     @st.fragment(run_every=CHART_SECONDS if live else None)
     def body():
         against = _choices(list(known))
         stamps = tuple(_stamp(one) for one in (run, *(known[name] for name in against)))
         cells = [partial(_draw, panel) for panel in panels(stamps, against)]  # figures are made anew once an epoch
         if run.config.norm == "bntt":
-            cells.insert(1, partial(_growing, run))
+            cells.insert(1, partial(_growing, run, growth, stamps[0]))
         cells += more
         for row in range(0, len(cells), COLUMNS):
             for column, draw in zip(st.columns(COLUMNS), cells[row : row + COLUMNS]):
@@ -265,8 +269,8 @@ def _choices(others: list[str]) -> tuple[str, ...]:
 
 
 @st.fragment
-def _growing(run: Run) -> None:
-    """γ of a layer, epoch by epoch: another layer draws this chart alone."""
+def _growing(run: Run, growth: Callable, stamp: tuple[int, int] | None) -> None:
+    """γ of a layer, epoch by epoch: another layer draws this chart alone. growth: (stamp, layer) → figure and data."""
     layers = [spec.name for spec in run.config.hidden_layers()]
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown("**γ, epoch by epoch, of**", width="content")
@@ -279,8 +283,8 @@ def _growing(run: Run) -> None:
             label_visibility="collapsed",
             width=120,
         )
-    panel = training_panels.gamma_growth(run, layer)
-    show.chart(panel.figure, panel.table, panel.key, panel.describe)
+    figure, table = growth(stamp, layer)
+    show.chart(figure, table, "run_gamma", f"Mean γ of {layer} by epoch and timestep.")
 
 
 def _draw(panel: training_panels.Panel) -> None:

@@ -4,7 +4,8 @@ import os
 from importlib import import_module
 
 # OpenMP's threads look for more work for a while before they sleep, and meanwhile hold the cores that the kernels of
-# engine.snn need. A fifteenth of the usual while is enough for torch; told before torch is loaded, or it is not heard.
+# engine.snn need. A fifteenth of the usual while is enough for torch. Heard where torch is not loaded yet: by the workers
+# of the app and on the command line.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 _HOME = {

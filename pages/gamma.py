@@ -76,7 +76,7 @@ def by_layer(checkpoint: Checkpoint, epoch: int | None) -> float:
     if history:
         steady = gamma_history.span(history, checkpoint, quantity, None)
         figure = theme.Figure(figure).update_traces(theme.colour_range(steady), selector={"type": "heatmap"})
-    show.chart(figure, means, "gamma_layers", f"{label} by layer and timestep.")
+    show.chart(figure, lambda: means.rename(columns={"value": label}), "gamma_layers", f"{label} by layer and timestep.")
     return threshold
 
 
@@ -116,7 +116,7 @@ def by_channel(checkpoint: Checkpoint, threshold: float) -> str:
     with one:
         st.markdown(f"**{label} of every channel** · {table.shape[1]} channels, {order}")
         said = f"{label} of every channel of {layer} against the timestep."
-        show.chart(channels, lambda: _long(table), "gamma_channels", said)
+        show.chart(channels, lambda: _long(table, label), "gamma_channels", said)
     with two:
         st.markdown(f"**How {label} is spread over the channels** · {layer}")
         said = f"Quantiles of {label} over the channels of {layer} at each timestep."
@@ -141,9 +141,9 @@ def growth(layer: str, threshold: float, epoch: int) -> None:
     show.chart(figure, table, "gamma_growth", f"Mean γ of {layer} after each epoch, by timestep.")
 
 
-def _long(table: np.ndarray) -> pd.DataFrame:
+def _long(table: np.ndarray, label: str) -> pd.DataFrame:
     steps, channels = np.indices(table.shape)
-    return pd.DataFrame({"step": steps.ravel() + 1, "channel": channels.ravel(), "value": table.ravel()})
+    return pd.DataFrame({"step": steps.ravel() + 1, "channel": channels.ravel(), label: table.ravel()})
 
 
 show.heading(

@@ -165,6 +165,10 @@ class Walker:
         """How many elements of each kind, but for plots and titles, are in the main part of the page and in the sidebar."""
         return self._page.evaluate("() => ({ main: elements('stMain'), sidebar: elements('stSidebar') })")
 
+    def close(self) -> None:
+        """Leave."""
+        self._page.context.close()
+
     def sent(self) -> dict[str, int]:
         """How many elements of each kind the app sent since this was last asked, of a walker that counts."""
         self._page.wait_for_timeout(50)  # what came is told between its own calls

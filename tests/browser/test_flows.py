@@ -196,7 +196,7 @@ def test_charts_are_handed_over(visit, url):
     table = pd.read_csv(io.BytesIO(got["bntt_gamma_layers.csv"]))
     expected = gamma.layer_means(load_checkpoint(bundled.path("digits")))
     assert table["layer"].tolist() == expected["layer"].tolist()
-    assert table["value"].tolist() == pytest.approx(expected["value"].tolist())
+    assert table["mean γ"].tolist() == pytest.approx(expected["value"].tolist())
 
 
 def test_a_sweep_can_be_cancelled(visit, url):

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from tests.benchmarks.sent import Sent
 from tests.browser.test_flows import fill, go, main, see, until_url
 
 pytestmark = pytest.mark.browser
@@ -99,3 +100,22 @@ def test_training_fits_a_phone(visit, url):
         main(page).get_by_role("tab", name=tab, selected=True).wait_for()
         page.wait_for_load_state("networkidle")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_another_layer_draws_one_chart_alone(visit, url):
+    """Counted in what the server sends."""
+    page = visit()
+    sent = Sent(page)
+    page.goto(f"{url}/training")
+    see(page, "Training")
+    start(page, 1)
+    points(page, 1)
+    line(page, "Finished")
+    page.wait_for_timeout(2500)  # longer than between two looks at a run
+    sent.counted()
+    box = main(page).get_by_role("combobox", name="γ of layer")
+    for key in ("ArrowDown", "Home", "Enter"):
+        box.press(key)
+    until_url(page, r"gamma_layer=conv1")
+    page.wait_for_timeout(1000)
+    assert sent.counted()["plots"] == 1

@@ -27,9 +27,10 @@ def on_cpu(*shape, **choices):
 
 
 @pytest.fixture(params=[1, 3], ids=["one thread", "three threads"])
-def threads(request):
+def threads(request, monkeypatch):
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
+    monkeypatch.setattr(compiled, "SHARE_BYTES", 2**10)  # small ones for small tensors
     yield
     torch.set_num_threads(before)
 
@@ -112,11 +113,12 @@ def test_gradients_are_those_of_the_plain_form(shape, statistics, surrogate, thr
                 torch.testing.assert_close(other, one, rtol=rounding, atol=1e-5 * float(one.abs().max()))
 
 
-def test_sums_do_not_depend_on_the_number_of_threads():
+def test_sums_do_not_depend_on_the_number_of_threads(monkeypatch):
     """Bit for bit: the shares that are summed are the same."""
     shape = LARGER["several shares"]
     x, norm = on_cpu(*shape).to(BFLOAT16), scaling(shape, "each step", "cpu")
     pull, found, before = on_cpu(*shape, seed=9).to(BFLOAT16), [], torch.get_num_threads()
+    monkeypatch.setattr(compiled, "SHARE_BYTES", 2**12)
     for number in (1, 2, 5):
         torch.set_num_threads(number)
         rest = norm, 0.9, 1.0, Surrogate(), 1, x.shape, x.dtype, (True, True, True)
@@ -195,39 +197,58 @@ def test_several_threads_may_compute_at_once():
     assert len(found) == 4 and all(torch.equal(one, expected) for ones in found.values() for one in ones)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_forked_process_computes_on(tmp_path):
-    """Its parent's helping threads are not there any more: waiting for them would hang."""
-    script = tmp_path / "forks.py"
-    script.write_text(
-        "import os, torch\n"
-        "from engine.snn.kernels import compiled\n"
-        "torch.set_num_threads(2)\n"
-        "x, one = torch.ones(2, 3000, 8, dtype=torch.bfloat16), torch.ones(2, 8)\n"
-        "work = lambda: compiled.fire(x, one, one, None, 0.5, 1.0, torch.bfloat16, False)\n"
-        "work()\n"
-        "child = os.fork()\n"
-        "if not child:\n"
-        "    torch.set_num_threads(2)\n"
-        "    compiled.fire(x, one, one, None, 0.5, 1.0, torch.bfloat16, False)\n"
-        "    os._exit(7)\n"
-        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+def test_other_threads_help(monkeypatch):
+    seen = set()
+    monkeypatch.setattr(compiled, "MOST_SHARES", 64)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    together = threading.Barrier(3, timeout=30)
+
+    def work(begin, end):
+        seen.add(threading.get_ident())
+        together.wait()
+
+    compiled._shared_out(work, 3, 1, 3)
+    torch.set_num_threads(before)
+    assert len(seen) == 3
+
+
+def test_no_rows_are_no_work():
+    none = torch.empty(4, 0, 3, dtype=BFLOAT16)
+    scale, shift = on_cpu(4, 3), on_cpu(4, 3, seed=1)
+    spikes, after, membrane = compiled.fire(none, scale, shift, None, 0.9, 1.0, BFLOAT16, True)
+    assert spikes.shape == membrane.shape == none.shape and after.shape == (0, 3)
+    norm, wanted = scaling((4, 0, 3), "fixed", "cpu"), (True, True, True)
+    dx, *sums, first = compiled.gradients(
+        none, None, None, none, None, norm, 0.9, 1.0, Surrogate(), 1, none.shape, BFLOAT16, wanted
     )
-    done = subprocess.run(
-        [sys.executable, script],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.stdout == "7\n", done.stderr
+    assert dx.shape == none.shape and first.shape == (0, 3) and not any(one.any() for one in sums)
+    assert all(one.isnan().all() for one in compiled.moments(none))
+
+
+def test_tensors_of_any_layout_and_precision_are_taken():
+    """A membrane whose rows are not contiguous, and a norm in bfloat16, as `model.bfloat16()` has it."""
+    x, scale, shift, carried = inputs((5, 40, 8), 8, "cpu")
+    x, scale, shift = (one.to(BFLOAT16) for one in (x, scale, shift))
+    for held in (carried.T.contiguous().T, carried.to(BFLOAT16)):
+        results = [form.fire(x, scale, shift, held, 0.75, 1.0, BFLOAT16, True) for form in (plain, compiled)]
+        assert all(torch.equal(expected, found) for expected, found in zip(*results))
+
+
+def test_without_numba_bfloat16_is_computed_in_the_plain_form():
+    script = "import sys; sys.modules['numba'] = None; import torch; from engine.snn import ModelConfig, build_model, kernels;"
+    script += "m = build_model(ModelConfig('vgg-small', 2, 3, (1, 8, 8), layout='C4 P F4')); m.precision = 'bfloat16';"
+    script += "m.train()(torch.rand(2, 1, 8, 8)).sum().backward(); print(kernels.of(torch.zeros(1, dtype=torch.bfloat16)).__name__)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "engine.snn.kernels.plain\n", done.stderr
 
 
 def test_kernels_are_kept_for_the_next_process_and_work_where_they_cannot_be(tmp_path):
     """Compiling takes seconds. Where Numba finds no folder that it can write, it raises on decoration."""
-    script = "from engine.snn.kernels import compiled; import torch; x = torch.ones(1, 4, 3, dtype=torch.bfloat16);"
-    script += "print(compiled.moments(x)[0].sum().item(), sum(compiled._moments.stats.cache_hits.values()))"
+    script = (
+        "from engine.snn.kernels import compiled, loops; import torch; x = torch.ones(1, 4, 3, dtype=torch.bfloat16);"
+    )
+    script += "print(compiled.moments(x)[0].sum().item(), sum(loops.moments.stats.cache_hits.values()))"
     nowhere = "import numba.core.caching as caching; caching.CacheImpl._locator_classes = [];"
     environment, found = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path)}, []
     for before in ("", "", nowhere):

@@ -26,8 +26,8 @@ def of(x: Tensor) -> ModuleType:
 
 @cache
 def _form(name: str) -> ModuleType:
-    """`plain` where a build of torch comes without Triton, or a machine without Numba."""
+    """`plain` where a build of torch comes without Triton, or a machine without a Numba that works."""
     try:
         return import_module(f".{name}", __package__)
-    except ImportError:
+    except (ImportError, OSError):  # the latter of a library that does not load
         return plain
