@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from engine.device import device
 from engine.snn import ModelConfig
 
-from .contestant import BARE, ENGINE, FLOOR, GRAPHED, JELLY, LOOP, SEARCHED, contestants
+from .contestant import BARE, ENGINE, FLOOR, GRAPHED, JELLY, LOOP, OWN, SEARCHED, contestants, names
 from .limits import limit
 
 LOOP32 = "loop in float32"  # takes its turn in other precisions too: a machine's speed changes within minutes
@@ -27,13 +28,14 @@ UNWEIGHED = {LOOP32, BARE, FLOOR, SEARCHED, GRAPHED}  # whose memory is not told
 class Contestant:
     """A process of tests.benchmarks.contestant, which waits while the others have their turn.
 
-    The peers have OpenMP's own time of waiting for work, which the engine makes shorter for itself.
+    OpenMP's threads look for work as long as the engine wants it for the engine, as long as usual for its peers.
     """
 
     def __init__(self, name: str, options: Namespace):
         asked = {"serve": name, "arch": options.arch, "steps": options.steps, "threads": options.threads}
-        environment = os.environ if name == ENGINE else os.environ | {"GOMP_SPINCOUNT": "300000"}
-        self.name, self._process = name, _process(asked, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        spin = {"GOMP_SPINCOUNT": "20000" if name in OWN else "300000"}
+        self.name, self.errors = name, []
+        self._process = _process(asked, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | spin)
 
     def __enter__(self) -> Contestant:
         if self._process.stdout.readline() != "ready\n":
@@ -41,17 +43,20 @@ class Contestant:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._process.stdin.close()
+        self._process.kill()
         self._process.wait()
 
     def asked(self, do: str, task: str, precision: str, batch: int) -> float | None:
-        """Its answer; None, and why on standard error, where it has none."""
+        """Its answer; None where it has none, and why among `errors`."""
         line = json.dumps({"do": do, "task": task, "precision": precision, "batch": batch})
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline() or '{"error": "it ended"}')
+        try:
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+            answer = json.loads(self._process.stdout.readline())
+        except (OSError, ValueError):  # it is there no more
+            answer = {"error": f"its process ended with {self._process.poll()}"}
         if isinstance(answer, dict):
-            print(f"{self.name}, {task}, {precision}, batch {batch}: {answer['error']}", file=sys.stderr, flush=True)
+            self.errors.append(f"{self.name}, {task}, {precision}, batch {batch}: {answer['error']}")
             return None
         return answer
 
@@ -61,24 +66,26 @@ def _process(asked: dict, **streams) -> subprocess.Popen:
     return subprocess.Popen(command, text=True, **streams)
 
 
-def held(options: Namespace) -> dict:
-    """Every figure: what was measured on, the share of spikes that differ, and a row for each contestant and setting."""
+def held(options: Namespace, kept: Callable[[dict], None]) -> dict:
+    """Every figure: what was measured on, the share of spikes that differ, a row for each contestant and setting, and what
+    could not be measured. kept: is given them after each setting, too."""
     if options.threads:
         torch.set_num_threads(options.threads)
-    cuda, rows = device().type == "cuda", []
-    different, names = different_spikes(options), list(contestants(options))
+    cuda = device().type == "cuda"
+    found = {"device": _device_name(), "kind": device().type, "threads": torch.get_num_threads()}
+    found |= {"torch": torch.__version__, "arch": options.arch, "steps": options.steps, "rounds": options.rounds}
+    found |= {"different_spikes": different_spikes(options), "rows": [], "errors": []}
     with ExitStack() as started:
-        each = [Contestant(name, options) for name in names]  # all begin before the first is waited for
+        each = [Contestant(name, options) for name in names()]  # all begin before the first is waited for
         everyone = {one.name: started.enter_context(one) for one in each}
         for batch in options.batch or ([64, 256] if cuda else [8, 32]):
             for precision in options.precision or ["float32", "tf32", "bfloat16"][:: 1 if cuda else 2]:
                 for task in options.task:
                     print(f"{task}, {precision}, batch {batch} …", file=sys.stderr, flush=True)
-                    rows += _rows(everyone, options, task, precision, batch)
-    about = {"device": _device_name(), "kind": device().type}
-    about |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
-    network = {"arch": options.arch, "steps": options.steps, "rounds": options.rounds}
-    return about | network | {"different_spikes": different, "rows": rows}
+                    found["rows"] += _rows(everyone, options, task, precision, batch)
+                    found["errors"] = [said for one in each for said in one.errors]
+                    kept(found)
+    return found
 
 
 @torch.no_grad()
@@ -88,7 +95,7 @@ def different_spikes(options: Namespace) -> dict[str, float]:
     Rounding differs with the order of sums, and a flipped spike flips others behind it; more than one in a thousand would
     be another network, and ends the benchmark.
     """
-    networks = contestants(options)
+    networks = contestants(options, *(name for name in (ENGINE, LOOP, JELLY) if name in names()))
     x = torch.randint(-1, 2, (options.steps, 4, 3, 32, 32), device=device()).float()
     own: list[Tensor] = []
     networks[ENGINE].eval().forward_steps(x, observe=lambda layer, s, _: own.append(s) if layer >= 0 else None)
@@ -112,10 +119,12 @@ def _rows(everyone: dict[str, Contestant], options: Namespace, task: str, precis
     if precision != "float32":
         turns[LOOP32] = everyone[LOOP], "float32"
     times: dict[str, list[float]] = {name: [] for name in turns}
-    for _ in range(options.rounds):
-        for name, (one, its) in list(turns.items()):
+    for turn in range(options.rounds):
+        order = list(times)
+        for name in order[turn % len(order) :] + order[: turn % len(order)]:  # none is always behind the same one
+            one, its = turns[name]
             if (taken := one.asked("turn", task, its, batch)) is None:
-                del turns[name], times[name]
+                del times[name]
             else:
                 times[name].append(taken)
     at_most = limit(ModelConfig(arch=options.arch, steps=options.steps), task, precision, batch)
@@ -124,19 +133,29 @@ def _rows(everyone: dict[str, Contestant], options: Namespace, task: str, precis
         low, median, high = statistics.quantiles(taken, n=4) if len(taken) > 1 else taken * 3
         row = {"task": task, "precision": precision, "batch": batch, "name": name, "seconds": median}
         row |= {"quartiles": [low, high], "share_of_limit": at_most["limit_seconds"] / median} | at_most
-        row["peak_bytes"] = None if name in UNWEIGHED else _peak(everyone[name], options, task, precision, batch)
+        row["peak_bytes"] = None
+        if device().type == "cuda" and name not in UNWEIGHED:
+            row["peak_bytes"] = everyone[name].asked("peak", task, precision, batch)
         found.append(row)
+    for one in everyone.values():
+        one.asked("rest", task, precision, batch)
+    if device().type != "cuda":
+        for row in found:
+            if row["name"] not in UNWEIGHED:
+                row["peak_bytes"] = _peak(everyone[row["name"]], options, task, precision, batch)
     return found
 
 
 def _peak(one: Contestant, options: Namespace, task: str, precision: str, batch: int) -> int | None:
-    """Bytes at most in use while it works; on a CPU of a process that does nothing before."""
-    if device().type == "cuda":
-        return one.asked("peak", task, precision, batch)
+    """Bytes at most in use while it works, on a CPU: of a process that does nothing before."""
     asked = {"name": one.name, "task": task, "precision": precision, "batch": batch, "arch": options.arch}
     asked |= {"steps": options.steps, "threads": options.threads}
     with _process(asked, stdout=subprocess.PIPE) as process:
-        return int(process.stdout.read())
+        said = process.stdout.read()
+    if process.returncode:
+        one.errors.append(f"{one.name}, {task}, {precision}, batch {batch}: its memory could not be measured")
+        return None
+    return int(said)
 
 
 def _device_name() -> str:

@@ -14,6 +14,8 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -32,6 +34,7 @@ MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 ENGINE, LOOP, JELLY = "engine", "loop", "SpikingJelly"
 BARE, FLOOR = "bare layers", "bare layers and one pass"
 SEARCHED, GRAPHED = "engine, cudnn.benchmark", "engine in a CUDA graph"  # whether these would pay
+OWN = ENGINE, SEARCHED, GRAPHED
 PGD_STEPS, EPS = 10, 8 / 255
 _optimizers: WeakKeyDictionary[nn.Module, torch.optim.Optimizer] = WeakKeyDictionary()
 
@@ -46,48 +49,58 @@ def _network(options: Namespace) -> SpikingNetwork:
     return model
 
 
-def contestants(options: Namespace) -> dict[str, nn.Module]:
+def names() -> list[str]:
+    """Of all who take part here."""
+    jelly = [JELLY] if importlib.util.find_spec("spikingjelly") else []
+    return [ENGINE, LOOP, *jelly, BARE, FLOOR, *(OWN[1:] if device().type == "cuda" else ())]
+
+
+def contestants(options: Namespace, *asked: str) -> dict[str, nn.Module]:
     """Name → network, all with the same weights and statistics."""
     model = _network(options)
-    found = {ENGINE: model, LOOP: PlainLoop(model)}
-    if importlib.util.find_spec("spikingjelly"):
-        found[JELLY] = Jelly(model).to(memory_format=torch.channels_last)  # faster so
-    found |= {BARE: Bare(model), FLOOR: Bare(model, one_pass=True)}
-    if device().type == "cuda":
-        found |= dict.fromkeys((SEARCHED, GRAPHED), model)
-    return {name: one.to(device()) for name, one in found.items()}
+    made = {
+        LOOP: lambda: PlainLoop(model),
+        JELLY: lambda: Jelly(model).to(memory_format=torch.channels_last),  # faster so
+        BARE: lambda: Bare(model),
+        FLOOR: lambda: Bare(model, one_pass=True),
+    } | dict.fromkeys(OWN, lambda: model)
+    return {name: made[name]().to(device()) for name in asked}
 
 
 def serve(name: str, options: Namespace) -> None:
     """For each line {"do": …, "task": …, "precision": …, "batch": …} of standard input, one line: a number, or {"error": …}.
 
-    do: "turn" for the seconds of one run, after one that is not counted, "peak" for the bytes at most in use, on a GPU.
+    do: "turn" for the seconds of one run, after one that is not counted; "peak" for the bytes at most in use, on a GPU;
+    "rest" to give back the memory that the last setting needed, as the others wait for it.
     """
     keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
-    network, works, now = contestants(options)[name], {}, None
+    network, works = contestants(options, name)[name], {}
     torch.backends.cudnn.benchmark = name == SEARCHED
     print("ready", flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
-        task, precision, batch = asked["task"], asked["precision"], asked["batch"]
-        if now != (task, batch):
-            works, now = {}, (task, batch)
+        setting = asked["task"], asked["precision"], asked["batch"]
         try:
-            if precision not in works:
-                works[precision] = _prepared(name, work(network, task, precision, batch))
-            if asked["do"] == "peak":
-                found = _peak(works[precision])
+            if asked["do"] == "rest":
+                works, found = {}, 0
+                _give_back()
             else:
-                if task != "pgd":  # whose first step is a tenth
-                    works[precision]()  # brings its data back to the processor's cache
-                found = seconds(works[precision])
-        except RuntimeError as error:  # of torch: memory that is not there, what a CUDA graph cannot hold
-            found = {"error": str(error).splitlines()[0]}
-        if device().type == "cuda":
-            torch.cuda.empty_cache()  # the others need it
+                if setting not in works:
+                    works[setting] = _prepared(name, work(network, *setting))
+                found = (_peak if asked["do"] == "peak" else _turn)(works[setting], asked["task"])
+        except Exception as error:  # noqa: BLE001 the others go on; why is told, in the table too
+            found = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
         print(json.dumps(found), flush=True)
+
+
+def _give_back() -> None:
+    gc.collect()
+    if device().type == "cuda":
+        torch.cuda.empty_cache()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _prepared(name: str, run: Callable[[], None]) -> Callable[[], None]:
@@ -105,10 +118,22 @@ def _prepared(name: str, run: Callable[[], None]) -> Callable[[], None]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         run()
-    return graph.replay
+    return partial(_replay, graph, run)
 
 
-def _peak(run: Callable[[], None]) -> int:
+def _replay(graph: torch.cuda.CUDAGraph, _run: Callable[[], None]) -> None:
+    """_run: holds the tensors that the graph reads."""
+    graph.replay()
+
+
+def _turn(run: Callable[[], None], task: str) -> float:
+    """Seconds, once its data and its memory are at hand; on a CPU an attack's first step does that, which is a tenth."""
+    if task != "pgd" or device().type == "cuda":
+        run()
+    return seconds(run)
+
+
+def _peak(run: Callable[[], None], _task: str) -> int:
     """Bytes at most in use on a GPU while it runs, beside what was there before."""
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
@@ -210,7 +235,7 @@ def memory_of_one(asked: dict) -> int:
     options = Namespace(**asked)
     if options.threads:
         torch.set_num_threads(options.threads)
-    network = contestants(options)[options.name]
+    network = contestants(options, options.name)[options.name]
     work(network, options.task, options.precision, 2, 1)()  # what libraries load, the optimiser's state
     run = work(network, options.task, options.precision, options.batch, 1)
     gc.collect()

@@ -25,9 +25,7 @@ RATIOS = ("× loop", "× loop32", "× jelly", "bare", "floor", "most", "limit")
 def ratios(rows: list[dict], kind: str) -> list[dict]:
     """For each setting what the rows of `contest.held` say of the engine beside the others, and of its aims."""
     by = {(row["task"], row["precision"], row["batch"], row["name"]): row for row in rows}
-    whole = (ENGINE, LOOP, BARE, FLOOR)
-    settings = [setting[:3] for setting in by if setting[3] == ENGINE]
-    return [_beside(by, *one, kind) for one in settings if all((*one, name) in by for name in whole)]
+    return [_beside(by, *setting[:3], kind) for setting in by if setting[3] == ENGINE]
 
 
 def _beside(by: dict, task: str, precision: str, batch: int, kind: str) -> dict:
@@ -35,14 +33,15 @@ def _beside(by: dict, task: str, precision: str, batch: int, kind: str) -> dict:
         return by.get((task, precision, batch, name), {})
 
     own, loop = row(ENGINE), row(LOOP)
-    loop32 = row(LOOP32) or loop
-    found = {"task": task, "precision": precision, "batch": batch, "× loop": loop["seconds"] / own["seconds"]}
-    found["× loop32"] = loop32["seconds"] / own["seconds"]
-    if row(JELLY):
-        found["× jelly"] = row(JELLY)["seconds"] / own["seconds"]
-    found |= {name: loop32["seconds"] / row(other)["seconds"] for name, other in (("bare", BARE), ("floor", FLOOR))}
-    found |= {"most": loop32["seconds"] / own["limit_seconds"], "limit": own["share_of_limit"]}
-    if loop["peak_bytes"]:
+    loop32 = loop if precision == "float32" else row(LOOP32)
+    found = {"task": task, "precision": precision, "batch": batch, "limit": own["share_of_limit"]}
+    for name, other in {"× loop": loop, "× loop32": loop32, "× jelly": row(JELLY)}.items():
+        if other:
+            found[name] = other["seconds"] / own["seconds"]
+    if loop32:
+        found |= {n: loop32["seconds"] / row(of)["seconds"] for n, of in (("bare", BARE), ("floor", FLOOR)) if row(of)}
+        found["most"] = loop32["seconds"] / own["limit_seconds"]
+    if loop.get("peak_bytes") and own["peak_bytes"]:
         found["memory"] = own["peak_bytes"] / loop["peak_bytes"]
     return found | {"aims": _aims(found, kind)}
 
@@ -52,10 +51,8 @@ def _aims(found: dict, kind: str) -> dict[str, dict]:
     aims = {}
     speed = SPEED_AIMS.get((kind, found["task"]), {}).get(found["precision"])
     if speed:
-        aims["× loop32" if kind == "cpu" else "× loop"] = speed
-        if "× jelly" in found:
-            aims["× jelly"] = JELLY_AIMS[kind]
-    said = {name: {"aim": aim, "met": found[name] >= aim} for name, aim in aims.items()}
+        aims = {"× loop32" if kind == "cpu" else "× loop": speed, "× jelly": JELLY_AIMS[kind]}
+    said = {name: {"aim": aim, "met": found[name] >= aim} for name, aim in aims.items() if name in found}
     if kind == "cuda" and found["task"] == "training" and "memory" in found:
         said["memory"] = {"aim": MEMORY_AIM, "met": found["memory"] <= MEMORY_AIM}
     return said
@@ -85,7 +82,7 @@ def table(found: dict) -> str:
             if other := rows.get((*setting, name)):
                 as_fast = rows[*setting, ENGINE]["seconds"] / other["seconds"]
                 lines.append(f"    {name}: {_spread(other)}, {as_fast:.2f} × the engine")
-    return "\n".join(lines)
+    return "\n".join(lines + [f"not measured: {said}" for said in found["errors"]])
 
 
 def _memory(rows: dict, setting: tuple, one: dict) -> str:
