@@ -83,11 +83,13 @@ def fire(
     carried: Tensor | None = None,
     dtype: torch.dtype | None = None,
     keep_membrane: bool = False,
+    over: bool = False,
 ) -> Fired:
     """Leaky integrate-and-fire neurons behind a norm: u_t = λ·u'_{t−1} + y_t; s_t = 1[u_t > θ]; u'_t = u_t − θ·s_t.
 
     x: [T, B, C, …], or [1, B, C, …] standing for every timestep of `scaling`. carried: u'_0, None for 0. dtype: of the
-    spikes; None for float32, or float64 where x is. The gradient flows through the surrogate and the leak; none through
+    spikes; None for float32, or float64 where x is. over: whether x is needed no more and its memory may hold the spikes;
+    not where a gradient may be asked for. The gradient flows through the surrogate and the leak; none through
     the reset.
     """
     dtype = plain.precise(x) if dtype is None else dtype
@@ -98,7 +100,7 @@ def fire(
             flat, scaling.gamma, scaling.beta, held, scaling, neuron, surrogate, x.shape[1], dtype, keep_membrane
         )
     else:
-        found = kernels.of(x).fire(flat, *scaling.affine(), held, *neuron, dtype, keep_membrane)
+        found = kernels.of(x).fire(flat, *scaling.affine(), held, *neuron, dtype, keep_membrane, over)
     spikes, after, membrane = found
     return Fired(
         _shaped(spikes, shape), _shaped(after[None], shape)[0], None if membrane is None else _shaped(membrane, shape)

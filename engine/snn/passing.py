@@ -187,6 +187,7 @@ class Pass:
             carried=carried,
             dtype=self._dtype,
             keep_membrane=self._observe is not None,
+            over=self._still is None or number > 0,
         )
         return fired.spikes, fired.membrane, fired.carried
 

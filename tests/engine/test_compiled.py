@@ -256,3 +256,27 @@ def test_kernels_are_kept_for_the_next_process_and_work_where_they_cannot_be(tmp
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         found.append(done.stdout or done.stderr)
     assert found == ["3.0 0\n", "3.0 1\n", "3.0 0\n"]
+
+
+@pytest.mark.parametrize("form, dtype", [(plain, torch.float32), (plain, BFLOAT16), (compiled, BFLOAT16)], ids=str)
+@pytest.mark.parametrize("shape", [(25, 700, 33), (1, 40, 8)], ids=str)
+def test_spikes_may_be_written_over_the_currents(form, dtype, shape):
+    x, scale, shift, carried = inputs(shape, 8, "cpu")
+    x = x.to(dtype)
+    expected = form.fire(x, scale, shift, carried, 0.75, 1.0, dtype, False)
+    currents = x.clone()
+    spikes, after, _ = form.fire(currents, scale, shift, carried, 0.75, 1.0, dtype, False, over=True)
+    assert spikes.data_ptr() == currents.data_ptr()
+    assert torch.equal(spikes, expected[0]) and torch.equal(after, expected[1])
+
+
+@pytest.mark.parametrize("form", [plain, compiled], ids=["plain", "compiled"])
+def test_currents_that_do_not_fit_are_left_alone(form):
+    """One row for every timestep; another number format; rows that are not contiguous."""
+    x, scale, shift, _ = inputs((6, 10, 7), 8, "cpu")
+    x = x.to(BFLOAT16)
+    for given, dtype in ((x[:1], BFLOAT16), (x, torch.float32), (x.movedim(0, 2).contiguous().movedim(2, 0), BFLOAT16)):
+        before = given.clone()
+        expected = form.fire(before.contiguous(), scale, shift, None, 0.5, 1.0, dtype, False)[0]
+        assert torch.equal(form.fire(given, scale, shift, None, 0.5, 1.0, dtype, False, over=True)[0], expected)
+        assert torch.equal(given, before)

@@ -50,20 +50,26 @@ def fire(
     threshold: float,
     dtype: torch.dtype,
     keep_membrane: bool,
+    over: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """As plain.fire."""
     steps, (rows, channels) = len(scale), x.shape[1:]
-    spikes = torch.empty(steps, rows, channels, dtype=dtype)
+    spikes = plain.spikes_of(x, steps, dtype, over and not keep_membrane)
     after = torch.zeros(rows, channels)
     if carried is not None:
         after.copy_(carried)
     membrane = torch.empty(spikes.shape) if keep_membrane else None
     block = _block(steps, channels)
-    given = (*map(_flat, (x, scale.float(), shift.float(), spikes, after, after if membrane is None else membrane)),)
-    given += keep_membrane, len(x) == 1, np.float32(leak), np.float32(threshold)
-    given += tuple(map(place, (steps, rows, channels)))
+    scale, shift, numbers = scale.float(), shift.float(), (np.float32(leak), np.float32(threshold))
+    sizes = (*map(place, (steps, rows, channels)),)
+    if spikes is x:
+        loop, given = loops.fire_over, (*map(_flat, (x, scale, shift, after)), *numbers, *sizes)
+    else:
+        kept = after if membrane is None else membrane
+        given = *map(_flat, (x, scale, shift, spikes, after, kept)), keep_membrane, len(x) == 1, *numbers, *sizes
+        loop = loops.fire
     shares = _shares(rows, block, 2 * steps * channels)
-    _shared_out(lambda begin, end: loops.fire(*given, begin, end, place(block)), *shares)
+    _shared_out(lambda begin, end: loop(*given, begin, end, place(block)), *shares)
     return spikes, after, membrane
 
 

@@ -202,12 +202,13 @@ def fire(
     threshold: float,
     dtype: torch.dtype,
     keep_membrane: bool,
+    over: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """As plain.fire."""
     if plain.precise(x) != torch.float32:
-        return plain.fire(x, scale, shift, carried, leak, threshold, dtype, keep_membrane)
+        return plain.fire(x, scale, shift, carried, leak, threshold, dtype, keep_membrane, over)
     steps, count = len(scale), x[0].numel()
-    spikes = torch.empty(steps, *x.shape[1:], dtype=dtype, device=x.device)
+    spikes = plain.spikes_of(x, steps, dtype, over)
     after = torch.empty(x.shape[1:], device=x.device)
     membrane = torch.empty(spikes.shape, device=x.device) if keep_membrane else None
     _fire[(triton.cdiv(count, BLOCK),)](

@@ -113,6 +113,22 @@ def fire(
 
 
 @_compiled
+def fire_over(x, scale, shift, after, leak, threshold, steps, rows, channels, begin, end, block):
+    """The same with spikes written over x: in one array, so that the compiler sees that none is read after it is written."""
+    for first in range(begin, end, block):
+        for t in range(steps):
+            of_t = t * channels
+            for r in range(first, min(first + block, end)):
+                at = r * channels
+                now = t * rows * channels + at
+                for c in range(channels):
+                    u = _fma(after[at + c], leak, _fma(_wide(x[now + c]), scale[of_t + c], shift[of_t + c]))
+                    fired = np.float32(1.0) if u > threshold else np.float32(0.0)
+                    after[at + c] = u - threshold * fired
+                    x[now + c] = _narrow(fired, x[now + c])
+
+
+@_compiled
 def _potentials(x, scale, shift, held, potential, leak, threshold, steps, count, channels, base, rows, size):
     """u_t of some rows, from u'_0 in `held`."""
     for t in range(steps):

@@ -57,14 +57,16 @@ def fire(
     threshold: float,
     dtype: torch.dtype,
     keep_membrane: bool,
+    over: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """u_t = λ·u'_{t−1} + scale_t·x_t + shift_t;  s_t = 1[u_t > θ];  u'_t = u_t − θ·s_t.
 
     x: [T, R, C], or [1, R, C] standing for every timestep. scale, shift: [T, C]. carried: u'_0 [R, C]; None for 0.
+    over: whether spikes are written over x, where they have its shape and `dtype`: memory that is at hand takes less time.
     Returns spikes [T, R, C] of `dtype`, u'_T [R, C], and every u_t [T, R, C] where they are to be kept.
     """
     steps, still = len(scale), len(x) == 1
-    spikes = torch.empty(steps, *x.shape[1:], dtype=dtype, device=x.device)
+    spikes = spikes_of(x, steps, dtype, over)
     membrane = torch.empty_like(spikes, dtype=precise(x)) if keep_membrane else None
     potential, after = (torch.empty_like(x[0], dtype=precise(x)) for _ in range(2))
     spike = None if dtype == potential.dtype else torch.empty_like(potential)
@@ -81,6 +83,13 @@ def fire(
         if spike is not None:
             spikes[t].copy_(spike)
     return spikes, after, membrane
+
+
+def spikes_of(x: Tensor, steps: int, dtype: torch.dtype, over: bool) -> Tensor:
+    """Memory for spikes [T, R, C]: that of x, if it is given away and fits."""
+    shape = steps, *x.shape[1:]
+    fits = x.shape == shape and x.dtype == dtype and x.is_contiguous()
+    return x if over and fits else torch.empty(shape, dtype=dtype, device=x.device)
 
 
 def currents(
