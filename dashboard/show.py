@@ -50,6 +50,7 @@ _STYLE = """
 [data-testid="stMainBlockContainer"] { padding-top: 3.2rem; padding-bottom: 3rem; }
 [data-testid="stImage"] { column-gap: .5rem; }
 [data-testid="stImage"] img { border: 1px solid rgba(122, 129, 137, .35); border-radius: .3rem; }
+[class*="st-key-title_"] { min-height: 2.5rem; justify-content: center; }  /* as high as a box, so that charts are level */
 [class*="st-key-save_"] { margin-top: -1.25rem; align-self: flex-end; }
 @media (max-width: 640px) { .modebar { display: none; } }  /* it would lie over the labels */
 .modebar-btn[data-title^="Download plot"], .plotly-notifier { display: none !important; }  /* the menu saves, and at once */

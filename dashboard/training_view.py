@@ -288,7 +288,8 @@ def _growing(run: Run, growth: Callable, stamp: tuple[int, int] | None) -> None:
 
 
 def _draw(panel: training_panels.Panel) -> None:
-    st.markdown(f"**{panel.title}**")
+    with st.container(key=f"title_{panel.key}"):
+        st.markdown(f"**{panel.title}**")
     show.chart(panel.figure, panel.table, panel.key, panel.describe)
 
 

@@ -87,14 +87,25 @@ def precision_effect(exact: Evaluation) -> None:
         accuracies = [e.accuracy()["accuracy"].iloc[-1] for e in (rough, exact)]
         spikes = [e.mean_spikes()[:, 1:].sum() for e in (rough, exact)]
         changed = (rough.predictions[-1] != exact.predictions[-1]).sum()
+        points = 100 * (accuracies[0] - accuracies[1])
+        differs = abs(points) >= 0.005
         with st.container(horizontal=True, gap="small"):
             st.metric(
                 f"Accuracy in {chosen}",
                 show.share(accuracies[0]),
-                f"{100 * (accuracies[0] - accuracies[1]):+.2f} points against float32",
+                f"{points:+.2f} points against float32" if differs else "as in float32",
+                "normal" if differs else "off",
                 border=True,
+                delta_arrow="auto" if differs else "off",
             )
-            st.metric("Answers that change", f"{changed} of {exact.samples}", border=True)
+            st.metric(
+                "Answers that change",
+                f"{changed} of {exact.samples}",
+                f"{show.share(changed / exact.samples)} of the samples",
+                "off",
+                border=True,
+                delta_arrow="off",
+            )
             st.metric(
                 "Spikes a sample",
                 show.amount(spikes[0]),
