@@ -77,6 +77,7 @@ def test_no_batch_of_a_training_keeps_more_than_it_may(tmp_path, monkeypatch, cu
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_vgg11_with_50_timesteps_and_batches_of_128_trains_within_24_gb():
     assert growth("trained()") < 22e9
 
