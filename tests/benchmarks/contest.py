@@ -33,7 +33,7 @@ class Contestant:
 
     def __init__(self, name: str, options: Namespace):
         asked = {"serve": name, "arch": options.arch, "steps": options.steps, "threads": options.threads}
-        spin = {"GOMP_SPINCOUNT": "20000" if name in OWN else "300000"}
+        spin = {} if name in OWN else {"GOMP_SPINCOUNT": "300000"}  # the engine's own is set by importing it
         self.name, self.errors = name, []
         self._process = _process(asked, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | spin)
 

@@ -89,7 +89,8 @@ def serve(name: str, options: Namespace) -> None:
             else:
                 if setting not in works:
                     works[setting] = _prepared(name, work(network, *setting))
-                found = (_peak if asked["do"] == "peak" else _turn)(works[setting], asked["task"])
+                run = works[setting]
+                found = _peak(run) if asked["do"] == "peak" else _turn(run, asked["task"])
         except Exception as error:  # noqa: BLE001 the others go on; why is told, in the table too
             found = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
         print(json.dumps(found), flush=True)
@@ -133,7 +134,7 @@ def _turn(run: Callable[[], None], task: str) -> float:
     return seconds(run)
 
 
-def _peak(run: Callable[[], None], _task: str) -> int:
+def _peak(run: Callable[[], None]) -> int:
     """Bytes at most in use on a GPU while it runs, beside what was there before."""
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
@@ -238,11 +239,10 @@ def memory_of_one(asked: dict) -> int:
     network = contestants(options, options.name)[options.name]
     work(network, options.task, options.precision, 2, 1)()  # what libraries load, the optimiser's state
     run = work(network, options.task, options.precision, options.batch, 1)
-    gc.collect()
+    _give_back()
     try:
-        ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
-    except (OSError, AttributeError):
+    except OSError:
         return 0
     before = _status("VmRSS")
     run()
