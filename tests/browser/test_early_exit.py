@@ -3,7 +3,8 @@
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.test_flows import fill, main, metric, see, until_url
+from tests.browser.conftest import PATIENCE
+from tests.browser.test_flows import fill, main, metric, metric_box, see, until_url
 
 pytestmark = pytest.mark.browser
 
@@ -22,19 +23,16 @@ def test_leaving_when_ready(visit, url):
     for _ in range(5):
         threshold.press("ArrowLeft")
     until_url(page, "exit_margin=0.75")
-    page.wait_for_function(
-        "old => ![...document.querySelectorAll('[data-testid=stMetricValue]')].some(e => e.innerText === old)",
-        arg=before,
-    )
-    sooner = metric(page, "Mean exit step")
+    other = visit(390, 844)
+    other.goto(page.url)
+    main(other).locator(".st-key-chart_exit_front .js-plotly-plot").wait_for()
+    sooner = metric(other, "Mean exit step")
+    expect(metric_box(page, "Mean exit step")).to_have_text(sooner, timeout=PATIENCE)
     assert float(sooner) < float(before), "a lower margin leaves earlier"
 
     energy = metric(page, "Mean energy")
     fill(page, "Accumulate (pJ)", "0.09")
-    page.wait_for_function(
-        "old => ![...document.querySelectorAll('[data-testid=stMetricValue]')].some(e => e.innerText === old)",
-        arg=energy,
-    )
+    expect(metric_box(page, "Mean energy")).not_to_have_text(energy, timeout=PATIENCE)
     assert metric(page, "Mean exit step") == sooner
 
     fill(page, "Samples to disturb", "10")
@@ -43,7 +41,6 @@ def test_leaving_when_ready(visit, url):
     main(page).locator(".st-key-chart_exit_disturbed .js-plotly-plot").wait_for()
     expect(main(page).get_by_text("on 10 samples. Another rule or threshold")).to_be_visible()
 
-    other = visit(390, 844)
     other.goto(page.url)
     see(other, "Early exit")
     main(other).locator(".st-key-chart_exit_disturbed .js-plotly-plot").wait_for()

@@ -43,8 +43,12 @@ def main(page):
 
 def metric(page, label):
     """Value of the metric with this label."""
+    return metric_box(page, label).inner_text()
+
+
+def metric_box(page, label):
     box = main(page).get_by_test_id("stMetric").filter(has=page.get_by_text(label, exact=True))
-    return box.get_by_test_id("stMetricValue").inner_text()
+    return box.get_by_test_id("stMetricValue")
 
 
 def fill(page, label, text):
@@ -74,10 +78,7 @@ def test_newcomer(visit, url):
     for _ in range(12):
         slider.press("ArrowLeft")
     until_url(page, r"[?&]t=7\b")
-    page.wait_for_function(
-        "old => ![...document.querySelectorAll('[data-testid=stMetricValue]')].some(e => e.innerText === old)",
-        arg=before,
-    )
+    expect(metric_box(page, "Spikes a sample")).not_to_have_text(before, timeout=PATIENCE)
 
     go(page, "Robustness")
     main(page).get_by_role("button", name="FGSM", exact=True).click()

@@ -495,8 +495,9 @@ def test_full_disk(data, site, tmp_path):
 
 @pytest.mark.parametrize("size", ["data", "unsized"])
 def test_disk_with_too_little_room(size, site, tmp_path, request, monkeypatch):
-    """Known sizes are checked before anything is asked for."""
+    """Known sizes are checked before anything is asked for, others before any of the body is read."""
     data = request.getfixturevalue(size)
+    site.pause = 1.0  # the body would take 30 s; buffers between server and client would take it all at once
     usage = namedtuple("usage", "total used free")(0, 0, 100_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(DataError, match=r"0\.3 MB more and only 0\.1 MB are free"):
