@@ -67,22 +67,24 @@ def poisson(
     *,
     straight_through: bool = True,
     start: int = 0,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Signed rate code: spikes in {−1, 0, 1}, [steps, B, …], with E[s] = sign(x)·min(|x|/2, 1).
 
     images: normalised, [B, …]. At each timestep and pixel draw r in [0, 1); s = sign(x) where 2r ≤ |x|, else 0.
     Taken literally that has no gradient, so the gradient of the expectation, ½ where |x| ≤ 2 and 0 beyond, is passed
     straight through: one spike's gradient with respect to its pixel is ∂E[s]/∂x. straight_through=False passes the
-    literal one, zero everywhere.
+    literal one, zero everywhere. dtype: of the spikes, where no gradient is asked for; None for that of the images.
     Source: Kim & Panda 2021 for the code; Bengio et al., arXiv 1308.3432, for straight-through estimation.
     """
     samples = sample_keys(images) if samples is None else samples
     still = images.detach()
-    if (form := kernels.of(images)) is not plain and images.dtype == torch.float32:
-        spikes = form.rate_code(still, *keys(seed, samples), steps, start, CONSTANTS)
+    dtype = images.dtype if dtype is None or images.requires_grad else dtype
+    if (form := kernels.of(images, dtype)) is not plain and images.dtype == torch.float32:
+        spikes = form.rate_code(still, *keys(seed, samples), steps, start, CONSTANTS, dtype)
     else:
         draw = uniform(seed, samples, steps, images[0].numel(), start).view(steps, *images.shape)
-        spikes = (draw.mul_(2.0) <= still.abs()) * still.sign()
+        spikes = ((draw.mul_(2.0) <= still.abs()) * still.sign()).to(dtype)
     if not images.requires_grad:
         return spikes
     expected = images.clamp(-2.0, 2.0) / 2.0 if straight_through else 0.0 * images

@@ -66,7 +66,8 @@ class Affine(NamedTuple):
 
 
 class Fired(NamedTuple):
-    """spikes: [T, B, C, …], 0 or 1. carried: u'_T after its reset, [B, C, …]. membrane: u_t before, where it was kept."""
+    """spikes: [T, B, C, …], 0 or 1, or their averages. carried: u'_T after its reset, [B, C, …]. membrane: u_t before it,
+    where it was kept."""
 
     spikes: Tensor
     carried: Tensor
@@ -84,27 +85,29 @@ def fire(
     dtype: torch.dtype | None = None,
     keep_membrane: bool = False,
     over: bool = False,
+    pooled: bool = False,
 ) -> Fired:
     """Leaky integrate-and-fire neurons behind a norm: u_t = λ·u'_{t−1} + y_t; s_t = 1[u_t > θ]; u'_t = u_t − θ·s_t.
 
     x: [T, B, C, …], or [1, B, C, …] standing for every timestep of `scaling`. carried: u'_0, None for 0. dtype: of the
     spikes; None for float32, or float64 where x is. over: whether x is needed no more and its memory may hold the spikes;
-    not where a gradient may be asked for. The gradient flows through the surrogate and the leak; none through
+    not where a gradient may be asked for. pooled: whether spikes are averaged over 2×2 neighbours, of images whose
+    sides are even, without a membrane that is kept. The gradient flows through the surrogate and the leak; none through
     the reset.
     """
     dtype = plain.precise(x) if dtype is None else dtype
     flat, held, shape = rows(x), None if carried is None else rows(carried[None])[0], x.shape[1:]
-    neuron = leak, threshold
+    neuron, pool_width = (leak, threshold), shape[-1] if pooled else 0
+    outward = torch.Size([*shape[:2], *(side // 2 for side in shape[2:])]) if pooled else shape
     if torch.is_grad_enabled():
         found = _Fire.apply(
-            flat, scaling.gamma, scaling.beta, held, scaling, neuron, surrogate, x.shape[1], dtype, keep_membrane
-        )
+            flat, scaling.gamma, scaling.beta, held, scaling, neuron, surrogate, x.shape[1], dtype, keep_membrane, pool_width
+        )  # fmt: skip
     else:
-        found = kernels.of(x).fire(flat, *scaling.affine(), held, *neuron, dtype, keep_membrane, over)
+        found = kernels.of(x).fire(flat, *scaling.affine(), held, *neuron, dtype, keep_membrane, over, pool_width)
     spikes, after, membrane = found
-    return Fired(
-        _shaped(spikes, shape), _shaped(after[None], shape)[0], None if membrane is None else _shaped(membrane, shape)
-    )
+    membrane = None if membrane is None else _shaped(membrane, shape)
+    return Fired(_shaped(spikes, outward), _shaped(after[None], shape)[0], membrane)
 
 
 def normalise(x: Tensor, scaling: Scaling | Affine) -> Tensor:
@@ -166,18 +169,18 @@ class _Pool(torch.autograd.Function):
 
 class _Fire(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, gamma, beta, carried, scaling, neuron, surrogate, batch, dtype, keep_membrane):
+    def forward(ctx, x, gamma, beta, carried, scaling, neuron, surrogate, batch, dtype, keep_membrane, pool_width):
         learning = any(ctx.needs_input_grad)
         form = kernels.of(x)
         keep = keep_membrane or learning and form.KEEPS_MEMBRANE
-        spikes, after, membrane = form.fire(x, *scaling.affine(), carried, *neuron, dtype, keep)
+        spikes, after, membrane = form.fire(x, *scaling.affine(), carried, *neuron, dtype, keep, pool_width=pool_width)
         if learning:
             ctx.set_materialize_grads(False)
             uses_x = scaling.count or any(ctx.needs_input_grad[1:3]) or not form.KEEPS_MEMBRANE
             kept = membrane if form.KEEPS_MEMBRANE else None
             tensors, ctx.of = scaling.parts()
             ctx.save_for_backward(x if uses_x else None, kept, carried, *tensors)
-            ctx.form, ctx.rest = form, (*neuron, surrogate, batch, x.shape, x.dtype)
+            ctx.form, ctx.rest, ctx.pool_width = form, (*neuron, surrogate, batch, x.shape, x.dtype), pool_width
         if not keep_membrane:
             return spikes, after, None
         ctx.mark_non_differentiable(membrane)
@@ -189,5 +192,6 @@ class _Fire(torch.autograd.Function):
         wanted = ctx.needs_input_grad
         x, membrane, before, *tensors = ctx.saved_tensors
         scaling = Scaling(*tensors, *ctx.of)
-        *found, first = ctx.form.gradients(x, membrane, before, spikes, carried, scaling, *ctx.rest, wanted[:3])
-        return *found, first if wanted[3] else None, *[None] * 6
+        rest = *ctx.rest, wanted[:3], ctx.pool_width
+        *found, first = ctx.form.gradients(x, membrane, before, spikes, carried, scaling, *rest)
+        return *found, first if wanted[3] else None, *[None] * 7

@@ -96,7 +96,8 @@ class SpikingNetwork(nn.Module):
             return lambda start, stop: pieces[start:stop]
         seed = int(torch.randint(2**31, ())) if seed is None else seed
         keys = sample_keys(x) if samples is None else samples
-        settings = {"straight_through": self.straight_through}
+        dtype = torch.bfloat16 if self.precision == "bfloat16" else None
+        settings = {"straight_through": self.straight_through, "dtype": dtype}
         return lambda start, stop: poisson(x, stop - start, seed, keys, start=start, **settings)
 
     def _check_input(self, x: Tensor):

@@ -89,10 +89,15 @@ class Pass:
         return self._finished(torch.cat(parts))
 
     def kept_bytes(self) -> int:
-        """About what a backward pass needs of all timesteps: of each neuron its current, its spike, perhaps its membrane."""
+        """About what a backward pass needs of all timesteps: of each neuron its current, its spike, perhaps its membrane.
+
+        Of pooled neurons averages are kept instead of spikes.
+        """
         wide = 4 if self._dtype is None else 2
         membrane = 4 * kernels.of(self._layers[0][2]).KEEPS_MEMBRANE
-        return self._steps * self._batch * self._neurons() * (membrane + 2 * wide)
+        averages = sum(spec.neurons for _, spec, _ in self._layers if spec.spiking and spec.pool)
+        spikes = self._neurons() - averages + averages // 4
+        return self._steps * self._batch * (self._neurons() * (membrane + wide) + spikes * wide)
 
     def kept_share(self) -> float:
         """What of kept_bytes is really kept, with the membrane potentials between pieces of time: 0 … 1."""
@@ -160,15 +165,23 @@ class Pass:
             current = self._weighed(number, spec, weight, x)
             if not spec.spiking:
                 return current, after
+            pooled = self._pools_spikes(spec, current)
             spikes, membrane, after[number] = self._fired(
-                number, spec, current, start, stop, carried.get(number), first
+                number, spec, current, start, stop, carried.get(number), first, pooled
             )
             if first:
-                self._seen(number, spikes, membrane)
-            x = pool(spikes, spec.pool)
+                self._seen(number, spikes, membrane, 4 if pooled else 1)
+            x = spikes if pooled else pool(spikes, spec.pool)
         return x, after
 
-    def _fired(self, number: int, spec: LayerSpec, current: Tensor, start: int, stop: int, carried, first: bool):
+    def _pools_spikes(self, spec: LayerSpec, current: Tensor) -> bool:
+        """Whether spikes are averaged as they are fired, without a pass of its own over all of them."""
+        even = not any(side % 2 for side in current.shape[3:])
+        return spec.pool == "P" and even and self._config.kind == "snn" and self._observe is None
+
+    def _fired(
+        self, number: int, spec: LayerSpec, current: Tensor, start: int, stop: int, carried, first: bool, pooled: bool
+    ):
         """Spikes, the membrane if it is observed, and the membrane to go on from; of an ANN its activations."""
         config, norm = self._config, self._network.get_submodule(spec.norm_name)
         if self._fixed is None:
@@ -188,22 +201,24 @@ class Pass:
             dtype=self._dtype,
             keep_membrane=self._observe is not None,
             over=self._still is None or number > 0,
+            pooled=pooled,
         )
         return fired.spikes, fired.membrane, fired.carried
 
-    def _seen(self, number: int, spikes: Tensor, membrane: Tensor | None) -> None:
+    def _seen(self, number: int, spikes: Tensor, membrane: Tensor | None, each: int = 1) -> None:
+        """each: how many neurons every element of `spikes` is the average of."""
         if self._observe is not None:
             self._observe(number, spikes, spikes if membrane is None else membrane)
         if self._counts is not None:
-            self._counted.setdefault(number, []).append(self._count(number, spikes))
+            self._counted.setdefault(number, []).append(self._count(number, spikes, each))
 
-    def _count(self, number: int, spikes: Tensor) -> Tensor:
+    def _count(self, number: int, spikes: Tensor, each: int) -> Tensor:
         """int64 [T, B]; spikes are summed, which is exact below 2^24 and faster than counting."""
         if number >= 0 and self._config.kind == "ann":
             return torch.zeros(spikes.shape[:2], dtype=torch.int64, device=spikes.device)
         if number < 0 and self._config.encoding != "events":
             return spikes.flatten(2).count_nonzero(2)
-        return spikes.movedim(2, -1).flatten(2).sum(2, dtype=torch.float32).long()
+        return spikes.movedim(2, -1).flatten(2).sum(2, dtype=torch.float32).mul_(each).long()
 
     def _finished(self, x: Tensor) -> Tensor:
         if self._counts is not None:

@@ -11,8 +11,9 @@ from engine.snn.kernels import fused
 
 FLAGS = {
     "_fire": [dict(CARRIED=False, KEEP=False), dict(CARRIED=True, KEEP=True)],
+    "_fire_pooled": [dict(CARRIED=False), dict(CARRIED=True)],
     "_back": [
-        dict(CARRIED=one, SPIKES=True, AFTER=one, SUMS=not one, STRAIGHT=one, SHAPE=shape, GAIN=0.3, SHARPNESS=3.5)
+        dict(CARRIED=one, SPIKES=True, POOLED=one, AFTER=one, SUMS=not one, STRAIGHT=one, SHAPE=shape, GAIN=0.3, SHARPNESS=3.5)
         for shape in ("triangle", "arctangent", "sigmoid")
         for one in (False, True)
     ],
@@ -21,8 +22,8 @@ FLAGS = {
     "_rate_code": [dict(GOLDEN=0x9E3779B9, FIRST=0x7FEB352D, SECOND=0x846CA68B)],
 }
 SIZES = dict(BLOCK=fused.BLOCK, ROWS=fused.ROWS, CHANNELS=fused.CHANNELS)
-NUMBERS = "count channels steps x_stride rows batch area start".split()
-OF_SPIKES = ("x", "spikes", "dx")  # in the precision of the convolutions
+NUMBERS = "count channels steps x_stride rows batch area start pool_width".split()
+OF_SPIKES = ("x", "spikes", "averages", "dx")  # in the precision of the convolutions
 
 
 def compiled(name: str, flags: dict, precision: str, ones: tuple[str, ...]) -> str:

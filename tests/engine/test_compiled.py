@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.snn import ModelConfig, Surrogate, build_model, kernels
+from engine.snn import ModelConfig, Surrogate, build_model, encoding, kernels
 from engine.snn.kernels import plain
 
 from .kernel_inputs import SHAPES, draw, inputs, scaling
@@ -113,6 +113,57 @@ def test_gradients_are_those_of_the_plain_form(shape, statistics, surrogate, thr
                 torch.testing.assert_close(other, one, rtol=rounding, atol=1e-5 * float(one.abs().max()))
 
 
+POOLED = {"small": (3, 24, 5, 6), "one average": (2, 4, 3, 2), "several shares": (7, 4800, 9, 20)}  # …, width
+
+
+@pytest.mark.parametrize("shape", POOLED.values(), ids=POOLED)
+@pytest.mark.parametrize("begun", [False, True], ids=["from rest", "carried on"])
+@pytest.mark.parametrize("still", [False, True], ids=["moving", "still"])
+@pytest.mark.parametrize("dtype", [torch.float32, BFLOAT16], ids=str)
+def test_pooled_spikes_are_those_of_the_plain_form(shape, begun, still, dtype, threads):
+    *shape, width = shape
+    x, scale, shift, carried = inputs(shape, 8, "cpu")
+    x = (x[:1] if still else x).to(BFLOAT16)
+    expected, found = (
+        form.fire(x, scale, shift, carried if begun else None, 0.75, 1.0, dtype, False, pool_width=width)[:2]
+        for form in (plain, compiled)
+    )
+    assert all(torch.equal(one, other) and one.dtype == other.dtype for one, other in zip(expected, found))
+    assert set(found[0].unique().tolist()) <= {0, 0.25, 0.5, 0.75, 1}
+
+
+@pytest.mark.parametrize("shape", POOLED.values(), ids=POOLED)
+@pytest.mark.parametrize("surrogate", [SURROGATES[0], SURROGATES[-1]], ids=["triangle", "adaptive"])
+@pytest.mark.parametrize("statistics", ["fixed", "each step"])
+def test_gradients_of_pooled_spikes_are_those_of_the_plain_form(shape, statistics, surrogate, threads):
+    *shape, width = shape
+    x, norm = on_cpu(*shape).to(BFLOAT16), scaling(shape, statistics, "cpu")
+    pull = on_cpu(shape[0], shape[1] // 4, shape[2], seed=9).to(BFLOAT16)
+    rest = norm, 0.9, 1.0, surrogate, 1, x.shape, x.dtype, (True, True, True), width
+    membrane = plain.fire(x, *norm.affine(), None, 0.9, 1.0, BFLOAT16, True)[2]
+    expected = plain.gradients(x, membrane, None, pull, None, *rest)
+    for one, other in zip(expected, compiled.gradients(x, None, None, pull, None, *rest)):
+        rounding = 2.0**-7 if one.dtype == BFLOAT16 else 1e-4
+        torch.testing.assert_close(other, one, rtol=rounding, atol=1e-5 * float(one.abs().max()))
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 6, 5), (2, 3, 8, 8), (40, 2, 20, 20)], ids=str)
+@pytest.mark.parametrize("start", [0, 3, 2**30], ids=["from the first", "later", "counters that wrap"])
+def test_random_spikes_are_the_same_bits(shape, start, threads):
+    images, samples = on_cpu(*shape), torch.arange(shape[0]) * 2**31 + 7
+    images.view(-1)[:3] = torch.tensor([0.0, float("inf"), -float("inf")])
+    found = encoding.poisson(images, 6, 5, samples, start=start, dtype=BFLOAT16)
+    assert torch.equal(found, encoding.poisson(images, 6, 5, samples, start=start).to(BFLOAT16))
+    assert found.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+    assert set(found.unique().tolist()) == {-1, 0, 1}
+
+
+def test_an_image_whose_gradient_is_asked_for_keeps_its_precision():
+    images = on_cpu(2, 1, 4, 4).requires_grad_()
+    spikes = encoding.poisson(images, 3, 5, torch.arange(2), dtype=BFLOAT16)
+    assert spikes.dtype == torch.float32 and spikes.requires_grad
+
+
 def test_sums_do_not_depend_on_the_number_of_threads(monkeypatch):
     """Bit for bit: the shares that are summed are the same."""
     shape = LARGER["several shares"]
@@ -146,7 +197,7 @@ def test_a_float32_is_rounded_to_bfloat16_as_torch_does():
     numbers = torch.cat([torch.tensor(special), on_cpu(989) * 10.0 ** on_cpu(989, seed=1).mul(10)])
     count = len(numbers)
     x, one, none = torch.zeros(1, count, 1, dtype=BFLOAT16), torch.ones(1, 1), torch.zeros(1, 1)
-    back = compiled._Back(x, one, none, none[0], None, None, numbers[:, None], 0.5, 1.0, Surrogate())
+    back = compiled._Back(x, one, none, none[0], None, None, numbers[:, None], 0.5, 1.0, Surrogate(), 0)
     found, first = back.written(one, none, none, BFLOAT16)
     torch.testing.assert_close(found.flatten(), numbers.to(BFLOAT16), rtol=0, atol=0, equal_nan=True)
     torch.testing.assert_close(first.flatten(), 0.5 * numbers, rtol=0, atol=0, equal_nan=True)

@@ -82,6 +82,31 @@ def test_gradients_are_those_of_the_plain_form(shape, statistics, surrogate):
                 torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5 * float(one.abs().max()))
 
 
+@pytest.mark.parametrize("shape", [(3, 24, 5, 6), (2, 240, 33, 20)], ids=str)
+@pytest.mark.parametrize("begun", [False, True], ids=["from rest", "carried on"])
+@pytest.mark.parametrize("still", [False, True], ids=["moving", "still"])
+def test_pooled_spikes_are_those_of_the_plain_form(shape, begun, still):
+    *shape, width = shape
+    x, scale, shift, carried = inputs(shape, None if CUDA else 8)
+    given = x[:1] if still else x, scale, shift, carried if begun else None, 0.75, 1.0
+    for dtype in (torch.float32, torch.bfloat16):
+        expected, found = (form.fire(*given, dtype, False, pool_width=width)[:2] for form in (plain, fused))
+        assert all(torch.equal(one, other) and one.dtype == other.dtype for one, other in zip(expected, found))
+
+
+@pytest.mark.parametrize("surrogate", [SURROGATES[0], SURROGATES[-1]], ids=["triangle", "adaptive"])
+@pytest.mark.parametrize("statistics", ["fixed", "each step"])
+def test_gradients_of_pooled_spikes_are_those_of_the_plain_form(statistics, surrogate):
+    shape, width = (5, 48, 33), 6
+    x, norm = draw(*shape), scaling(shape, statistics)
+    pull = draw(shape[0], shape[1] // 4, shape[2], seed=9)
+    rest = norm, 0.9, 1.0, surrogate, 1, x.shape, x.dtype, (True, True, True), width
+    membrane = plain.fire(x, *norm.affine(), None, 0.9, 1.0, torch.float32, True)[2]
+    expected = plain.gradients(x, membrane, None, pull, None, *rest)
+    for one, other in zip(expected, fused.gradients(x, None, None, pull, None, *rest)):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5 * float(one.abs().max()))
+
+
 def test_half_precision_gradients_are_rounded_and_not_more():
     x, _, _, carried = inputs((5, 37, 33), None)
     norm, x = scaling(x.shape, "each step"), x.bfloat16()
@@ -98,9 +123,10 @@ def test_half_precision_gradients_are_rounded_and_not_more():
 def test_random_spikes_are_the_same_bits(shape):
     images, samples = draw(*shape), torch.tensor([7, 2**33 + 5, 12])[: shape[0]].to(DEVICE)
     keys = encoding.keys(5, samples)
-    found = fused.rate_code(images, *keys, 6, 3, encoding.CONSTANTS)
-    assert torch.equal(found, encoding.poisson(images, 9, 5, samples)[3:])
-    assert found.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+    for dtype in (torch.float32, torch.bfloat16):
+        found = fused.rate_code(images, *keys, 6, 3, encoding.CONSTANTS, dtype)
+        assert torch.equal(found, encoding.poisson(images.double(), 9, 5, samples)[3:].to(dtype))  # in the plain form
+        assert found.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("norm", ["bntt", "bn", "tdbn", "none"])
@@ -111,7 +137,7 @@ def test_a_network_trains_alike_on_either_form(norm, precision, monkeypatch):
     x, truth = draw(4, 2, 8, 8, grid=4), torch.tensor([0, 1, 2, 1]).to(DEVICE)
     found = []
     for form in (plain, fused):
-        monkeypatch.setattr(kernels, "of", lambda x, form=form: form)
+        monkeypatch.setattr(kernels, "of", lambda *_, form=form: form)
         torch.manual_seed(0)
         model = build_model(config).to(DEVICE).train()
         model.precision = precision
@@ -135,4 +161,4 @@ def test_every_kernel_compiles_for_a_gpu(tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     kernels_declared = [name for name, one in vars(fused).items() if type(one).__name__ == type(fused._fire).__name__]
-    assert sorted(done.stdout.split()) == sorted(set(kernels_declared) - {"_derivative"})
+    assert sorted(done.stdout.split()) == sorted(set(kernels_declared) - {"_derivative", "_step"})

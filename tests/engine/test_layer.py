@@ -152,6 +152,27 @@ def test_pooling_is_torchs(side):
     torch.testing.assert_close(*found)
 
 
+@pytest.mark.parametrize("statistics", ["fixed", "each step", "over time"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("still", [False, True], ids=["moving", "still"])
+def test_spikes_pooled_as_they_are_fired_are_those_pooled_afterwards(still, dtype, statistics):
+    """To the bit, with its gradients."""
+    x = draw(1 if still else STEPS, BATCH, CHANNELS, 4, 6).to(dtype).requires_grad_()
+    gamma, beta = ((1 + 0.3 * draw(1, CHANNELS, seed=s)).to(dtype).requires_grad_() for s in (5, 6))
+    carried = draw(BATCH, CHANNELS, 4, 6, seed=4).to(dtype).requires_grad_()
+    pull = draw(STEPS, BATCH, CHANNELS, 2, 3, seed=7).to(dtype)
+    found = []
+    for pooled in (False, True):
+        full = [one.expand(STEPS, -1) for one in (gamma, beta)]
+        norm = scaling_of(x, *full, statistics)
+        fired = fire(x, norm, LEAK, THRESHOLD, carried=carried, dtype=dtype, pooled=pooled)
+        averages = fired.spikes if pooled else pool(fired.spikes, "P")
+        loss = (averages * pull).sum() + (fired.carried * carried.detach()).sum()
+        found.append((averages, fired.carried, *torch.autograd.grad(loss, [x, gamma, beta, carried])))
+    assert all(torch.equal(afterwards, at_once) for afterwards, at_once in zip(*found))
+    assert 0.1 < found[0][0].mean() < 0.9
+
+
 @pytest.mark.parametrize("norm", ["bntt", "bn", "none"])
 @pytest.mark.parametrize("encoding", ["poisson", "direct"])
 def test_timesteps_computed_again_give_the_same_gradients(norm, encoding):

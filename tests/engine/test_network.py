@@ -153,6 +153,21 @@ def test_direct_coding_equals_the_image_at_every_timestep():
     torch.testing.assert_close(direct.bntt1[4].running_var, poisson.bntt1[4].running_var)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("side", [8, 14], ids=["even", "odd after a pool"])
+def test_looking_on_changes_nothing(precision, side):
+    """Who observes is shown every spike, so that they are averaged afterwards; else they are as they are fired."""
+    config = ModelConfig("vgg-small", 5, 3, (2, side, side), 0.9, 0.2, layout="C4 P C6 P C5 F7")
+    model, x = trained_like(config).eval(), signed_spikes(config)
+    model.precision, found, rates = precision, [], []
+    for observe in (None, lambda layer, spikes, _: rates.append(float(spikes.mean()))):
+        counts = []
+        with torch.no_grad():
+            found.append([model.forward_steps(x, observe=observe, counts=counts), *counts])
+    assert all(torch.equal(alone, observed) for alone, observed in zip(*found))
+    assert len(rates) == len(counts) == 5 and all(rate > 0.01 for rate in rates[1:])
+
+
 def test_bfloat16_changes_few_spikes_and_float32_stays_exact():
     """Of the first layer, where no earlier change has piled up; 8 bits of mantissa err by less than 1 %."""
     config = CASES[2]

@@ -2,7 +2,7 @@
 
 `plain` is PyTorch and runs everywhere. `fused` is Triton's, for CUDA devices: all timesteps in one kernel, membrane
 potentials in registers. `compiled` is Numba's, for bfloat16 on a CPU: potentials in the cache. All have the functions
-moments, fire and gradients, with the same arguments and results.
+moments, fire and gradients, with the same arguments and results; the latter two also rate_code.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch import Tensor
 from . import plain
 
 
-def of(x: Tensor) -> ModuleType:
-    """The form for this tensor's device and precision."""
+def of(x: Tensor, dtype: torch.dtype | None = None) -> ModuleType:
+    """The form for this tensor's device and precision; dtype: of what is made of it, where that is another."""
     if x.is_cuda:
         return _form("fused")
-    return _form("compiled") if x.device.type == "cpu" and x.dtype == torch.bfloat16 else plain
+    return _form("compiled") if x.device.type == "cpu" and (dtype or x.dtype) == torch.bfloat16 else plain
 
 
 @cache

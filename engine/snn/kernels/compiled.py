@@ -51,18 +51,22 @@ def fire(
     dtype: torch.dtype,
     keep_membrane: bool,
     over: bool = False,
+    pool_width: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """As plain.fire."""
+    """As plain.fire; potentials of spikes that are pooled are not kept."""
     steps, (rows, channels) = len(scale), x.shape[1:]
-    spikes = plain.spikes_of(x, steps, dtype, over and not keep_membrane)
+    spikes = plain.spikes_of(x, steps, dtype, over and not keep_membrane, pool_width)
     after = torch.zeros(rows, channels)
     if carried is not None:
         after.copy_(carried)
     membrane = torch.empty(spikes.shape) if keep_membrane else None
-    block = _block(steps, channels)
+    block = _block(steps, channels, 2 * pool_width)
     scale, shift, numbers = scale.float(), shift.float(), (np.float32(leak), np.float32(threshold))
     sizes = (*map(place, (steps, rows, channels)),)
-    if spikes is x:
+    if pool_width:
+        given = *map(_flat, (x, scale, shift, spikes, after)), len(x) == 1, place(pool_width), *numbers, *sizes
+        loop = loops.fire_pooled
+    elif spikes is x:
         loop, given = loops.fire_over, (*map(_flat, (x, scale, shift, after)), *numbers, *sizes)
     else:
         kept = after if membrane is None else membrane
@@ -87,15 +91,16 @@ def gradients(
     shape: tuple,
     dtype: torch.dtype,
     wanted: tuple[bool, bool, bool],
+    pool_width: int = 0,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor]:
     """As plain.gradients, which does what is not worth a kernel: an image at every timestep, any surrogate but a triangle."""
     scale, shift = scaling.affine()
     still = len(x) == 1 and len(scale) > 1
     if still or surrogate.adaptive or surrogate.shape != "triangle":
         _, _, membrane = fire(x, scale, shift, carried, leak, threshold, torch.float32, True)
-        rest = leak, threshold, surrogate, batch, shape, dtype, wanted
+        rest = leak, threshold, surrogate, batch, shape, dtype, wanted, pool_width
         return plain.gradients(x, membrane, carried, spikes, after, scaling, *rest)
-    back = _Back(x, scale, shift, scaling.mean, carried, spikes, after, leak, threshold, surrogate)
+    back = _Back(x, scale, shift, scaling.mean, carried, spikes, after, leak, threshold, surrogate, pool_width)
     sums = back.sums() if scaling.count or any(wanted[1:]) else None
     slope, constant = plain.through_statistics(scaling, sums) if scaling.count else [torch.zeros_like(scale)] * 2
     dx, first = back.written(scale, slope, constant, dtype)
@@ -103,10 +108,30 @@ def gradients(
     return *(one if asked else None for one, asked in zip(found, wanted)), first
 
 
+def rate_code(
+    images: Tensor,
+    low: Tensor,
+    high: Tensor,
+    steps: int,
+    start: int,
+    constants: tuple[int, int, int],
+    dtype: torch.dtype,
+) -> Tensor:
+    """As fused.rate_code."""
+    batch, channels, *area = images.shape
+    spikes = torch.empty(steps, batch, *area, channels, dtype=dtype)
+    pixels = area[0] * area[1]
+    given = *map(_flat, (images, low, high, spikes)), *map(place, (steps, batch, channels, pixels))
+    numbers = *map(np.uint32, constants), np.uint32(start * channels * pixels & 0xFFFFFFFF)
+    shares = _shares(batch, 1, 16 * steps * channels * pixels)  # 16: as much work as so many bytes of currents
+    _shared_out(lambda begin, end: loops.rate_code(*given, *numbers, begin, end), *shares)
+    return spikes.movedim(-1, 2)
+
+
 class _Back:
     """The backward pass of one layer, which goes through time once for sums and once for what depends on them."""
 
-    def __init__(self, x, scale, shift, mean, carried, spikes, after, leak, threshold, surrogate):
+    def __init__(self, x, scale, shift, mean, carried, spikes, after, leak, threshold, surrogate, pool_width):
         self._x, self._sizes = x, (len(x), *x.shape[1:])
         self._block = _block(len(x), x.shape[2])
         self._shares = _shares(x.shape[1], self._block, 2 * len(x) * x.shape[2])
@@ -115,6 +140,7 @@ class _Back:
         scale, shift, mean, carried, after = (one.float() for one in (scale, shift, mean, carried, after))
         self._given = [_flat(one) for one in (x, scale, shift, mean, carried, x if spikes is None else spikes, after)]
         reach = surrogate.width * threshold
+        self._width = place(pool_width)
         self._numbers = [np.float32(one) for one in (leak, threshold, reach, SURROGATE_GAIN / reach)]
 
     def sums(self) -> tuple[Tensor, Tensor]:
@@ -136,7 +162,7 @@ class _Back:
 
         def work(begin, end):
             own = none if sums is None else _flat(sums[int(begin) // size])
-            given = *self._given, *out, own, *self._there, summing, writing, *self._numbers, *places
+            given = *self._given, *out, own, *self._there, summing, writing, self._width, *self._numbers, *places
             loops.back(*given, begin, end, place(self._block))
 
         _shared_out(work, *self._shares)
@@ -148,9 +174,10 @@ def _flat(x: Tensor) -> np.ndarray:
     return (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).numpy()
 
 
-def _block(steps: int, channels: int) -> int:
-    """Rows that go through all timesteps together."""
-    return max(1, BLOCK_BYTES // (4 * steps * channels))
+def _block(steps: int, channels: int, whole: int = 0) -> int:
+    """Rows that go through all timesteps together; a multiple of `whole`, where that is not 0."""
+    most = BLOCK_BYTES // (4 * steps * channels)
+    return max(1, most // whole) * whole if whole else max(1, most)
 
 
 def _shares(rows: int, block: int, row_bytes: int) -> tuple[int, int, int]:

@@ -25,6 +25,14 @@ MOMENT_ROWS = 512  # of which a program knows mean and variance
 
 
 @triton.jit
+def _step(x, held, a, b, inside, leak, threshold):
+    """u_t = λ·u'_{t−1} + a·x_t + b; whether it fires, 0.0 or 1.0; and u'_t."""
+    u = tl.fma(held, leak, tl.fma(tl.load(x, inside, 0.0).to(tl.float32), a, b))
+    fired = (u > threshold).to(tl.float32)
+    return u, fired, tl.fma(fired, -threshold, u)
+
+
+@triton.jit
 def _fire(
     x, scale, shift, carried, spikes, after, membrane,
     count, channels, steps, x_stride, leak, threshold,
@@ -37,12 +45,8 @@ def _fire(
     if CARRIED:
         held = tl.load(carried + place, inside, 0.0)
     for _ in range(steps):
-        current = tl.fma(
-            tl.load(x + place, inside, 0.0).to(tl.float32), tl.load(scale + channel), tl.load(shift + channel)
-        )
-        u = tl.fma(held, leak, current)
-        fired = (u > threshold).to(tl.float32)
-        held = tl.fma(fired, -threshold, u)
+        a, b = tl.load(scale + channel), tl.load(shift + channel)
+        u, fired, held = _step(x + place, held, a, b, inside, leak, threshold)
         tl.store(spikes + place, fired.to(spikes.dtype.element_ty), inside)
         if KEEP:
             tl.store(membrane + place, u, inside)
@@ -52,6 +56,44 @@ def _fire(
         scale += channels
         shift += channels
     tl.store(after + place, held, inside)
+
+
+@triton.jit
+def _fire_pooled(
+    x, scale, shift, carried, averages, after,
+    count, channels, pool_width, steps, x_stride, leak, threshold,
+    CARRIED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """A program has the four neurons behind each of its averages; count: of averages of a timestep."""
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < count
+    channel, pixel = place % channels, place // channels
+    first = 2 * (pixel // (pool_width // 2) * pool_width + pixel % (pool_width // 2)) * channels + channel
+    second, third, fourth = first + channels, first + pool_width * channels, first + (pool_width + 1) * channels
+    one = tl.zeros((BLOCK,), tl.float32)
+    two, three, four = one, one, one
+    if CARRIED:
+        one, two = tl.load(carried + first, inside, 0.0), tl.load(carried + second, inside, 0.0)
+        three, four = tl.load(carried + third, inside, 0.0), tl.load(carried + fourth, inside, 0.0)
+    for _ in range(steps):
+        a, b = tl.load(scale + channel), tl.load(shift + channel)
+        _, fired, one = _step(x + first, one, a, b, inside, leak, threshold)
+        total = fired
+        _, fired, two = _step(x + second, two, a, b, inside, leak, threshold)
+        total += fired
+        _, fired, three = _step(x + third, three, a, b, inside, leak, threshold)
+        total += fired
+        _, fired, four = _step(x + fourth, four, a, b, inside, leak, threshold)
+        total += fired
+        tl.store(averages + place, (0.25 * total).to(averages.dtype.element_ty), inside)
+        x += x_stride
+        averages += count
+        scale += channels
+        shift += channels
+    tl.store(after + first, one, inside)
+    tl.store(after + second, two, inside)
+    tl.store(after + third, three, inside)
+    tl.store(after + fourth, four, inside)
 
 
 @triton.jit
@@ -69,8 +111,8 @@ def _derivative(u, threshold, width, SHAPE: tl.constexpr, GAIN: tl.constexpr, SH
 @triton.jit
 def _back(
     x, scale, shift, mean, carried, spikes, after, g, dx, first, sums,
-    rows, channels, steps, leak, threshold, width,
-    CARRIED: tl.constexpr, SPIKES: tl.constexpr, AFTER: tl.constexpr, SUMS: tl.constexpr, STRAIGHT: tl.constexpr,
+    rows, channels, steps, pool_width, leak, threshold, width,
+    CARRIED: tl.constexpr, SPIKES: tl.constexpr, POOLED: tl.constexpr, AFTER: tl.constexpr, SUMS: tl.constexpr, STRAIGHT: tl.constexpr,
     SHAPE: tl.constexpr, GAIN: tl.constexpr, SHARPNESS: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Potentials once more, forwards, leaving s'(u_t) in g; then g_t = s'(u_t)·∂s_t + λ·g_{t+1} backwards over it."""
@@ -80,6 +122,10 @@ def _back(
     inside = (row < rows)[:, None] & known[None, :]
     place = row[:, None] * channels + channel[None, :]
     stride = tl.full((), 1, tl.int64) * rows * channels
+    from_spikes, spikes_stride = place, stride
+    if POOLED:
+        average = row // pool_width // 2 * (pool_width // 2) + row % pool_width // 2
+        from_spikes, spikes_stride = average[:, None] * channels + channel[None, :], stride // 4
     held = tl.zeros((ROWS, CHANNELS), tl.float32)
     if CARRIED:
         held = tl.load(carried + place, inside, 0.0)
@@ -97,7 +143,10 @@ def _back(
         t = steps - 1 - back
         if SPIKES:
             own = tl.load(g + t * stride + place, inside, 0.0)
-            now = tl.fma(own, tl.load(spikes + t * stride + place, inside, 0.0).to(tl.float32), now)
+            pull = tl.load(spikes + t * spikes_stride + from_spikes, inside, 0.0).to(tl.float32)
+            if POOLED:
+                pull *= 0.25
+            now = tl.fma(own, pull, now)
         if SUMS:
             centred = tl.load(x + t * stride + place, inside, 0.0).to(tl.float32)
             centred -= tl.load(mean + t * channels + channel, known, 0.0)[None, :]
@@ -203,13 +252,20 @@ def fire(
     dtype: torch.dtype,
     keep_membrane: bool,
     over: bool = False,
+    pool_width: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """As plain.fire."""
+    """As plain.fire; potentials of spikes that are pooled are not kept."""
     if plain.precise(x) != torch.float32:
-        return plain.fire(x, scale, shift, carried, leak, threshold, dtype, keep_membrane, over)
+        return plain.fire(x, scale, shift, carried, leak, threshold, dtype, keep_membrane, over, pool_width)
     steps, count = len(scale), x[0].numel()
-    spikes = plain.spikes_of(x, steps, dtype, over)
+    spikes = plain.spikes_of(x, steps, dtype, over, pool_width)
     after = torch.empty(x.shape[1:], device=x.device)
+    if pool_width:
+        _fire_pooled[(triton.cdiv(count // 4, BLOCK),)](
+            x, scale.contiguous(), shift.contiguous(), carried if carried is not None else x, spikes, after, count // 4,
+            x.shape[2], pool_width, steps, count if len(x) > 1 else 0, leak, threshold, carried is not None, BLOCK,
+        )  # fmt: skip
+        return spikes, after, None
     membrane = torch.empty(spikes.shape, device=x.device) if keep_membrane else None
     _fire[(triton.cdiv(count, BLOCK),)](
         x, scale.contiguous(), shift.contiguous(), carried if carried is not None else x, spikes, after,
@@ -233,13 +289,14 @@ def gradients(
     shape: tuple,
     dtype: torch.dtype,
     wanted: tuple[bool, bool, bool],
+    pool_width: int = 0,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor]:
     """As plain.gradients, which does what is not worth a kernel: an image at every timestep, widths that adapt, float64."""
     scale, shift = scaling.affine()
     still = len(x) == 1 and len(scale) > 1
     if still or surrogate.adaptive or plain.precise(x) != torch.float32:
         _, _, membrane = fire(x, scale, shift, carried, leak, threshold, torch.float32, True)
-        rest = leak, threshold, surrogate, batch, shape, dtype, wanted
+        rest = leak, threshold, surrogate, batch, shape, dtype, wanted, pool_width
         return plain.gradients(x, membrane, carried, spikes, after, scaling, *rest)
     steps, rows, channels = x.shape
     summing, straight = bool(scaling.count) or any(wanted[1:]), not scaling.count
@@ -251,8 +308,9 @@ def gradients(
     scale, shift, mean = (one.contiguous() for one in (scale, shift, scaling.mean))
     _back[(parts, triton.cdiv(channels, CHANNELS))](
         x, scale, shift, mean, x if carried is None else carried, x if spikes is None else spikes.contiguous(),
-        x if after is None else after.contiguous(), g, dx, first, sums, rows, channels, steps, leak, threshold,
-        surrogate.width, carried is not None, spikes is not None, after is not None, summing, straight,
+        x if after is None else after.contiguous(), g, dx, first, sums, rows, channels, steps, pool_width, leak,
+        threshold, surrogate.width, carried is not None, spikes is not None, pool_width > 0, after is not None,
+        summing, straight,
         surrogate.shape, SURROGATE_GAIN, SIGMOID_SHARPNESS, ROWS, CHANNELS,
     )  # fmt: skip
     total = sums.sum(0).unbind(1)
@@ -273,15 +331,21 @@ def _through(
 
 
 def rate_code(
-    images: Tensor, low: Tensor, high: Tensor, steps: int, start: int, constants: tuple[int, int, int]
+    images: Tensor,
+    low: Tensor,
+    high: Tensor,
+    steps: int,
+    start: int,
+    constants: tuple[int, int, int],
+    dtype: torch.dtype,
 ) -> Tensor:
-    """Signed spikes float32 [steps, B, C, H, W], channels last in memory, of timesteps start + 1, …
+    """Signed spikes of `dtype` [steps, B, C, H, W], channels last in memory, of timesteps start + 1, …
 
     low, high: int64 [B], the two keys of each sample. constants: of engine.snn.encoding's arithmetic.
     """
     batch, channels, *area = images.shape
     area = area[0] * area[1]
-    spikes = torch.empty(steps, batch, *images.shape[2:], channels, device=images.device)
+    spikes = torch.empty(steps, batch, *images.shape[2:], channels, dtype=dtype, device=images.device)
     _rate_code[(triton.cdiv(images.numel(), BLOCK),)](
         images.contiguous(), low, high, spikes, batch, channels, area, steps, start, *constants, BLOCK
     )

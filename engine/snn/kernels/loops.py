@@ -70,6 +70,17 @@ def _(value, like):
     return rounded
 
 
+def _spike(fires, like):
+    """1 or 0 as an element like `like`."""
+
+
+@overload(_spike)
+def _(fires, like):
+    if like == types.uint16:
+        return lambda fires, like: np.uint16(0x3F80 if fires else 0)
+    return lambda fires, like: np.float32(1.0 if fires else 0.0)
+
+
 @_compiled
 def moments(x, means, squares, rows, channels, parts, begin, end, size):
     """Mean and Σ(x − mean)², [T, parts, C], of parts of `size` rows of each timestep; begin, end: of the T·parts pairs."""
@@ -92,6 +103,18 @@ def moments(x, means, squares, rows, channels, parts, begin, end, size):
 
 
 @_compiled
+def _charged(held, x, scale, shift, leak):
+    """u_t = λ·u'_{t−1} + scale·x + shift."""
+    return _fma(held, leak, _fma(_wide(x), scale, shift))
+
+
+@_compiled
+def _reset(u, threshold):
+    """u'_t = u_t − θ·s_t."""
+    return u - (threshold if u > threshold else np.float32(0.0))
+
+
+@_compiled
 def fire(
     x, scale, shift, spikes, after, membrane, keep, still, leak, threshold, steps, rows, channels, begin, end, block
 ):  # fmt: skip
@@ -104,10 +127,9 @@ def fire(
                 now = t * count + at
                 given = at if still else now
                 for c in range(channels):
-                    u = _fma(after[at + c], leak, _fma(_wide(x[given + c]), scale[of_t + c], shift[of_t + c]))
-                    fired = np.float32(1.0) if u > threshold else np.float32(0.0)
-                    after[at + c] = u - threshold * fired
-                    spikes[now + c] = _narrow(fired, spikes[now + c])
+                    u = _charged(after[at + c], x[given + c], scale[of_t + c], shift[of_t + c], leak)
+                    after[at + c] = _reset(u, threshold)
+                    spikes[now + c] = _spike(u > threshold, spikes[now + c])
                     if keep:
                         membrane[now + c] = u
 
@@ -122,10 +144,34 @@ def fire_over(x, scale, shift, after, leak, threshold, steps, rows, channels, be
                 at = r * channels
                 now = t * rows * channels + at
                 for c in range(channels):
-                    u = _fma(after[at + c], leak, _fma(_wide(x[now + c]), scale[of_t + c], shift[of_t + c]))
-                    fired = np.float32(1.0) if u > threshold else np.float32(0.0)
-                    after[at + c] = u - threshold * fired
-                    x[now + c] = _narrow(fired, x[now + c])
+                    u = _charged(after[at + c], x[now + c], scale[of_t + c], shift[of_t + c], leak)
+                    after[at + c] = _reset(u, threshold)
+                    x[now + c] = _spike(u > threshold, x[now + c])
+
+
+@_compiled
+def fire_pooled(
+    x, scale, shift, spikes, after, still, width, leak, threshold, steps, rows, channels, begin, end, block
+):
+    """The same with spikes averaged over 2×2 neighbours; begin, end and block are multiples of two lines."""
+    total = np.empty(channels, np.float32)
+    half = width // _two
+    for first in range(begin, end, block):
+        for t in range(steps):
+            of_t, now = t * channels, place(0) if still else t * rows * channels
+            for pixel in range(first // place(4), min(first + block, end) // place(4)):
+                corner = _two * (pixel // half * width + pixel % half)
+                for c in range(channels):
+                    total[c] = 0
+                for one in range(4):
+                    at = (corner + place(one // 2) * width + place(one % 2)) * channels
+                    for c in range(channels):
+                        u = _charged(after[at + c], x[now + at + c], scale[of_t + c], shift[of_t + c], leak)
+                        after[at + c] = _reset(u, threshold)
+                        total[c] += np.float32(0.25) if u > threshold else np.float32(0.0)
+                out = (t * rows // place(4) + pixel) * channels
+                for c in range(channels):
+                    spikes[out + c] = _narrow(total[c], spikes[out + c])
 
 
 @_compiled
@@ -137,9 +183,9 @@ def _potentials(x, scale, shift, held, potential, leak, threshold, steps, count,
             at = r * channels
             given, now = t * count + base + at, t * size + at
             for c in range(channels):
-                u = _fma(held[at + c], leak, _fma(_wide(x[given + c]), scale[of_t + c], shift[of_t + c]))
+                u = _charged(held[at + c], x[given + c], scale[of_t + c], shift[of_t + c], leak)
                 potential[now + c] = u
-                held[at + c] = u - (threshold if u > threshold else np.float32(0.0))
+                held[at + c] = _reset(u, threshold)
 
 
 @_compiled
@@ -148,6 +194,20 @@ def _pulled(potential, pull, g, now, given, size, threshold, reach, gain, fade):
     for i in range(size):
         slope = max(reach - abs(potential[now + i] - threshold), np.float32(0.0)) * gain
         g[i] = _fma(slope, _wide(pull[given + i]), fade * g[i])
+
+
+@_compiled
+def _pulled_apart(
+    potential, pull, g, now, given, first, width, rows, channels, threshold, reach, gain, fade
+):  # fmt: skip
+    """The same from ∂loss/∂ averages over 2×2 neighbours; first: the number of the first row."""
+    for r in range(rows):
+        line, column = (first + r) // width, (first + r) % width
+        own = given + (line // _two * (width // _two) + column // _two) * channels
+        at = r * channels
+        for c in range(channels):
+            slope = max(reach - abs(potential[now + at + c] - threshold), np.float32(0.0)) * gain
+            g[at + c] = _fma(slope, np.float32(0.25) * _wide(pull[own + c]), fade * g[at + c])
 
 
 @_compiled
@@ -177,7 +237,7 @@ def _written(x, mean, g, of_g, of_x, constant, dx, given, of_t, rows, channels):
 @_compiled
 def back(
     x, scale, shift, mean, carried, pull, after, of_g, of_x, constant, dx, first_g, sums,
-    are_carried, are_pulled, are_after, summing, writing,
+    are_carried, are_pulled, are_after, summing, writing, pool_width,
     leak, threshold, reach, gain, steps, rows, channels, begin, end, block,
 ):  # fmt: skip
     """g_t = s'(u_t)·∂s_t + λ·g_{t+1} of some rows, for their sums [T, 2, C] or for ∂x and ∂u'_0."""
@@ -196,7 +256,11 @@ def back(
             t = steps - _one - back
             of_t, given = t * channels, t * count + base
             fade = leak if back > place(0) else np.float32(1.0)
-            if are_pulled:
+            if are_pulled and pool_width:
+                of_pull = t * count // place(4)
+                sizes = first, pool_width, own, channels
+                _pulled_apart(potential, pull, g, t * size, of_pull, *sizes, threshold, reach, gain, fade)
+            elif are_pulled:
                 _pulled(potential, pull, g, t * size, given, length, threshold, reach, gain, fade)
             else:
                 for i in range(length):
@@ -211,3 +275,31 @@ def back(
         if writing:
             for i in range(length):
                 first_g[base + i] = leak * g[i]
+
+
+@_compiled
+def rate_code(
+    images, low, high, spikes, steps, batch, channels, area, golden, second, third, counted, begin, end
+):  # fmt: skip
+    """engine.snn.encoding.poisson of some samples in 32-bit arithmetic, channels last; counted: pixels before these."""
+    pixels = channels * area
+    own = np.empty(pixels, np.float32)
+    for sample in range(begin, end):
+        key, other = np.uint32(low[sample]), np.uint32(high[sample])
+        for t in range(steps):
+            before = np.uint32(counted + t * pixels)
+            for i in range(pixels):
+                bits = np.uint32(np.uint32(np.uint32(before + i) * golden) ^ key)
+                bits ^= bits >> np.uint32(16)
+                bits = np.uint32(np.uint32(bits * second) + other)
+                bits ^= bits >> np.uint32(15)
+                bits = np.uint32(bits * third)
+                bits ^= bits >> np.uint32(16)
+                value = images[sample * pixels + i]
+                drawn = np.float32(bits >> np.uint32(8)) * np.float32(2.0**-23) <= abs(value)
+                own[i] = np.float32(drawn and value > 0) - np.float32(drawn and value < 0)
+            out = (t * batch + sample) * pixels
+            for channel in range(channels):
+                for i in range(area):
+                    to = out + i * channels + channel
+                    spikes[to] = _narrow(own[channel * area + i], spikes[to])

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import processes
@@ -58,18 +59,21 @@ def fire(
     dtype: torch.dtype,
     keep_membrane: bool,
     over: bool = False,
+    pool_width: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """u_t = λ·u'_{t−1} + scale_t·x_t + shift_t;  s_t = 1[u_t > θ];  u'_t = u_t − θ·s_t.
 
     x: [T, R, C], or [1, R, C] standing for every timestep. scale, shift: [T, C]. carried: u'_0 [R, C]; None for 0.
     over: whether spikes are written over x, where they have its shape and `dtype`: memory that is at hand takes less time.
-    Returns spikes [T, R, C] of `dtype`, u'_T [R, C], and every u_t [T, R, C] where they are to be kept.
+    pool_width: of images whose lines the rows are, of an even number each, to average spikes over 2×2 neighbours; 0: not.
+    Returns spikes [T, R, C] of `dtype`, or their averages [T, R/4, C], u'_T [R, C], and every u_t [T, R, C] where they
+    are to be kept.
     """
     steps, still = len(scale), len(x) == 1
-    spikes = spikes_of(x, steps, dtype, over)
-    membrane = torch.empty_like(spikes, dtype=precise(x)) if keep_membrane else None
+    spikes = spikes_of(x, steps, dtype, over, pool_width)
+    membrane = x.new_empty(steps, *x.shape[1:], dtype=precise(x)) if keep_membrane else None
     potential, after = (torch.empty_like(x[0], dtype=precise(x)) for _ in range(2))
-    spike = None if dtype == potential.dtype else torch.empty_like(potential)
+    spike = None if dtype == potential.dtype and not pool_width else torch.empty_like(potential)
     if carried is not None:
         after.copy_(carried)
     for t in range(steps):
@@ -81,15 +85,28 @@ def fire(
         fired = torch.gt(u, threshold, out=spikes[t] if spike is None else spike)
         torch.sub(u, fired, alpha=threshold, out=after)
         if spike is not None:
-            spikes[t].copy_(spike)
+            spikes[t].copy_(pooled(spike, pool_width) if pool_width else spike)
     return spikes, after, membrane
 
 
-def spikes_of(x: Tensor, steps: int, dtype: torch.dtype, over: bool) -> Tensor:
-    """Memory for spikes [T, R, C]: that of x, if it is given away and fits."""
-    shape = steps, *x.shape[1:]
+def spikes_of(x: Tensor, steps: int, dtype: torch.dtype, over: bool, pool_width: int = 0) -> Tensor:
+    """Memory for spikes [T, R, C], or [T, R/4, C] of pooled ones: that of x, if it is given away and fits."""
+    shape = steps, x.shape[1] // (4 if pool_width else 1), x.shape[2]
     fits = x.shape == shape and x.dtype == dtype and x.is_contiguous()
     return x if over and fits else torch.empty(shape, dtype=dtype, device=x.device)
+
+
+def pooled(row: Tensor, width: int) -> Tensor:
+    """Averages over 2×2 neighbours, [R/4, C], of the pixels [R, C] of images of an even number of lines of this width."""
+    lines = row.view(-1, 2, width, row.shape[1]).movedim(-1, 1)
+    return F.avg_pool2d(lines, 2).movedim(1, -1).reshape(-1, row.shape[1])
+
+
+def spread(row: Tensor, width: int, out: Tensor) -> Tensor:
+    """∂loss/∂pixels, [R, C] in `out`, from that of their averages, [R/4, C]: a quarter to each."""
+    quarter = (0.25 * row).view(-1, 1, width // 2, 1, row.shape[1])
+    out.view(-1, 2, width // 2, 2, row.shape[1]).copy_(quarter)
+    return out
 
 
 def currents(
@@ -101,18 +118,21 @@ def currents(
     surrogate: Surrogate,
     batch: int,
     visit: Callable[[int, Tensor], None],
+    pool_width: int = 0,
 ) -> Tensor:
     """∂loss/∂y_t, t = T … 1, of the normalised current y: g_t = s'(u_t)·∂loss/∂s_t + λ·g_{t+1}.
 
-    spikes, carried: ∂loss/∂s [T, R, C] and ∂loss/∂u'_T [R, C]; None for 0. No gradient flows through the reset.
-    visit(t, g_t) is called for each; g_t is valid until it returns. Returns ∂loss/∂u'_0.
+    spikes, carried: ∂loss/∂s [T, R, C], or of the averages [T, R/4, C], and ∂loss/∂u'_T [R, C]; None for 0. No gradient
+    flows through the reset. visit(t, g_t) is called for each; g_t is valid until it returns. Returns ∂loss/∂u'_0.
     """
     g = torch.zeros_like(membrane[0]) if carried is None else carried.clone()
     buffer = torch.empty_like(g)
-    given = None if spikes is None or spikes.dtype == g.dtype else torch.empty_like(g)
+    given = None if spikes is None or spikes.dtype == g.dtype and not pool_width else torch.empty_like(g)
     for t in range(len(membrane) - 1, -1, -1):
         if spikes is not None:
-            own = spikes[t] if given is None else given.copy_(spikes[t])
+            own = spikes[t]
+            if given is not None:
+                own = spread(own, pool_width, given) if pool_width else given.copy_(own)
             surrogate.pull(g, membrane[t], own, threshold, batch, buffer)
         visit(t, g)
         g.mul_(leak)
@@ -133,6 +153,7 @@ def gradients(
     shape: tuple,
     dtype: torch.dtype,
     wanted: tuple[bool, bool, bool],
+    pool_width: int = 0,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor]:
     """∂loss/∂x, ∂γ, ∂β (None where not wanted) and ∂u'_0 of what `fire` did, from ∂loss/∂s and ∂loss/∂u'_T, None for 0.
 
@@ -140,7 +161,7 @@ def gradients(
     fire. scaling: an engine.snn.layer.Scaling. batch: how many samples the rows are of. carried: u'_0, for the other form.
     """
     through = ThroughNorm(x, shape, dtype, scaling, wanted)
-    first = currents(membrane, spikes, after, leak, threshold, surrogate, batch, through.visit)
+    first = currents(membrane, spikes, after, leak, threshold, surrogate, batch, through.visit, pool_width)
     return *through.finished(), first
 
 
