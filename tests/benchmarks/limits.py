@@ -32,12 +32,13 @@ def _copy_seconds() -> float:
 
 
 def _least_bytes(config: ModelConfig, task: str, precision: str, batch: int) -> int:
-    """What must move through memory however it is computed: each current and each spike written and read once; with a
-    backward pass their gradients too, and the current once more."""
+    """What must move through memory however it is computed: each current and each spike, or average of four, written and
+    read once; with a backward pass their gradients too, and the current once more."""
     wide = 2 if precision == "bfloat16" else 4
-    values = config.steps * batch * sum(spec.neurons for spec in config.hidden_layers())
-    times = {"evaluation": 4, "training": 9, "pgd": 9 * PGD_STEPS}[task]
-    return values * wide * times
+    layers = config.hidden_layers()
+    currents, spikes = sum(one.neurons for one in layers), sum(one.neurons // (4 if one.pool else 1) for one in layers)
+    once = 2 * currents + 2 * spikes if task == "evaluation" else 5 * currents + 4 * spikes
+    return config.steps * batch * wide * once * (PGD_STEPS if task == "pgd" else 1)
 
 
 def _operations(config: ModelConfig, task: str, batch: int) -> int:
