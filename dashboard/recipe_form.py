@@ -7,6 +7,7 @@ import re
 from engine.recipe import OPTIMIZERS, SCHEDULES
 from engine.snn import PRECISIONS
 
+from . import work
 from .knobs import Knobs, Number
 
 OPTIMIZER_TITLES = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
@@ -68,9 +69,10 @@ def recipe(knobs: Knobs, first: dict, sight: list, more: list) -> dict:
             more[8],
             "computed_in",
             "Precision",
-            PRECISIONS,
+            [one for one in PRECISIONS if one in ("float32", "bfloat16", first["precision"]) or work.may_have_gpu()],
             first["precision"],
-            "float32 is exact. bfloat16 and, on a GPU, tf32 make convolutions and matrix products faster and change a few spikes.",
+            "float32 is exact. bfloat16 and, where there is a GPU, tf32 make convolutions and matrix products faster and change "
+            "a few spikes.",
         ),
         "augment": knobs.toggle(
             more[9],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -13,6 +14,8 @@ import torch
 from . import data
 from .charts import theme
 from .session import View
+
+_SHOWN = "charts_are_of"
 
 # The camera of the bar over a chart can only save one format, so the buttons set the format and press it. Who opens the
 # file need not have the font of the page: it is laid out anew, with one that is everywhere, and words in dark grey.
@@ -59,22 +62,26 @@ _STYLE = """
 """
 
 
-def chart(figure: go.Figure, table: pd.DataFrame | Callable[[], pd.DataFrame], key: str, describe: str) -> None:
+def chart(
+    figure: go.Figure, table: pd.DataFrame | Callable[[], pd.DataFrame], key: str, describe: str, part: str = ""
+) -> None:
     """A figure, with a menu that hands it over as PNG and SVG and its data as CSV.
 
     table: the data behind it, or a function that makes it on demand. key: unique on the page, letters, digits and
-    underscores; also the name of the saved files. describe: what the chart shows, for screen readers.
+    underscores. describe: what the chart shows, for screen readers. part: of the network, such as a layer, if it shows
+    that alone. Saved files are named after the network, the key and the part.
     """
+    file = re.sub(r"[^\w.-]+", "-", "_".join(filter(None, ["bntt", st.session_state.get(_SHOWN), key, part])))
     st.plotly_chart(figure, key=f"chart_{key}", config=theme.CONFIG, alt=describe, theme=None)
     with (
         st.popover("Save", type="tertiary", key=f"save_{key}", wrap=False),  # drawn when it is opened, and not before
         st.container(horizontal=True, vertical_alignment="center", gap="xxsmall"),
     ):
-        _saver()(data={"chart": key, "file": f"bntt_{key}"}, key=f"saver_{key}", width="content")
+        _saver()(data={"chart": key, "file": file}, key=f"saver_{key}", width="content")
         st.download_button(
             "CSV",
             lambda: _csv(table),
-            f"bntt_{key}.csv",
+            f"{file}.csv",
             "text/csv",
             key=f"csv_{key}",
             type="tertiary",
@@ -88,14 +95,21 @@ def _csv(table) -> bytes:
 
 
 def style() -> None:
-    """What the theme has no setting for; once in each run."""
+    """What the theme has no setting for; once in each run, before all else."""
+    saved_as("")
     st.html(f"<style>{_STYLE}{theme.TEXT_STYLE}</style>")
+
+
+def saved_as(name: str) -> None:
+    """What the charts of the page are of, for the names of saved files: a network's or a run's name; "" for several."""
+    st.session_state[_SHOWN] = name.rpartition("/")[2]
 
 
 def heading(title: str, view: View, about: str) -> None:
     """Title of a page, one sentence on what it is for, and what is being looked at."""
     st.title(title, anchor=False)
     st.markdown(about)
+    saved_as(view.name)
     config = view.checkpoint.config
     if config:
         neuron = "" if config.kind == "ann" else f" · λ = {config.leak:g} · θ = {config.threshold:g}"

@@ -53,7 +53,7 @@ def gamma_growth(run: Run, layer: str) -> tuple[go.Figure, pd.DataFrame]:
     """How γ of a layer of BNTT came to be, and the data."""
     gamma = run_metrics.mean_gamma(run.folder)
     table = gamma[gamma["layer"] == layer]
-    return charts.gamma_growth(table, "mean γ", run.recipe.epochs, THRESHOLD), table
+    return charts.gamma_growth(table, "mean γ", run.recipe.epochs, THRESHOLD), table.rename(columns={"value": "mean γ"})
 
 
 def _accuracy(run: Run, table: pd.DataFrame, kept: dict[str, int], alone: bool) -> Panel:
@@ -67,7 +67,7 @@ def _gamma_now(gamma: pd.DataFrame) -> Panel:
     last = gamma[gamma["epoch"] == gamma["epoch"].max()]
     title = "γ of all layers" if last.empty else f"γ of all layers after epoch {last['epoch'].iloc[0]}"
     figure = gamma_charts.layer_heatmap(last, "mean γ", THRESHOLD, None)
-    return Panel(title, figure, last, "run_gamma_layers", "Mean γ by layer and timestep after the latest epoch.")
+    return Panel(title, figure, last.rename(columns={"value": "mean γ"}), "run_gamma_layers", "Mean γ by layer and timestep after the latest epoch.")
 
 
 def _exits(exits: pd.DataFrame, run: Run) -> Panel:

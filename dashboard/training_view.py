@@ -284,7 +284,7 @@ def _growing(run: Run, growth: Callable, stamp: tuple[int, int] | None) -> None:
             width=120,
         )
     figure, table = growth(stamp, layer)
-    show.chart(figure, table, "run_gamma", f"Mean γ of {layer} by epoch and timestep.")
+    show.chart(figure, table, "run_gamma", f"Mean γ of {layer} by epoch and timestep.", layer)
 
 
 def _draw(panel: training_panels.Panel) -> None:

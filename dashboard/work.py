@@ -17,6 +17,7 @@ from engine.analysis import evaluation, robustness, transfer, verdict
 from engine.analysis.early_exit import latency
 from engine.analysis.evaluation import Evaluation
 from engine.attacks import Attack, Attacker
+from engine.device import device
 from engine.jobs import AGAIN, OVER, Job, JobError, Jobs
 from engine.recipe import Recipe
 from engine.snn import ModelConfig
@@ -40,6 +41,11 @@ def jobs() -> Jobs:
     starting.daemon = True
     starting.start()
     return queue
+
+
+def may_have_gpu() -> bool:
+    """Whether this machine has one, or work goes to a cluster, whose workers may."""
+    return device().type == "cuda" or bool(os.environ.get("BNTT_SCHEDULER"))
 
 
 def evaluation_job(view: View, precision: str = "float32", start: bool | None = None) -> Job | None:

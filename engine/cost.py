@@ -77,6 +77,7 @@ def measure(
         model.memory_limit = training_limit()
         memory = round(_autograd_bytes(model, batch) * Pass(model, batch, config.steps).kept_share())
         optimizer = build_optimizer(model, recipe)
+        _warm_up(recipe.precision)
         tried, step = _measured_step(model, optimizer, recipe, batch, clock)
         judged = _seconds(lambda: _judge(model, tried), clock) / tried if held_out else 0.0
     memory += sum(2 * p.nbytes for p in model.parameters()) + sum(b.nbytes for b in model.buffers())
@@ -91,6 +92,13 @@ def _least_bytes(config: ModelConfig) -> int:
     layers = config.layers()
     weights = sum(math.prod(spec.weight_shape) for spec in layers)
     return 4 * (2 * weights + 2 * config.steps * sum(spec.neurons for spec in layers))
+
+
+def _warm_up(precision: str) -> None:
+    """A step of a tiny network: what takes its time once in a process, such as compiling, is no part of a later step."""
+    tiny = build_model(ModelConfig("vgg-small", 2, 2, (1, 4, 4), layout="C2 P F2")).to(device()).train()
+    tiny.precision = precision
+    tiny.forward_steps(torch.rand(2, 1, 4, 4, device=device()), seed=0).sum().backward()
 
 
 def _measured_step(model: SpikingNetwork, optimizer, recipe: Recipe, batch: int, clock) -> tuple[int, float]:

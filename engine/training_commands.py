@@ -31,7 +31,7 @@ def train(arguments: Namespace) -> None:
     if arguments.preset == "list":
         return _list_presets(arguments)
     fill_from_preset(arguments)
-    _check_threads(arguments)
+    _check_machine(arguments)
     if arguments.dry_run:
         return _estimate(arguments)
     main = parallel.is_main()
@@ -84,9 +84,12 @@ def train(arguments: Namespace) -> None:
     )
 
 
-def _check_threads(arguments: Namespace) -> None:
+def _check_machine(arguments: Namespace) -> None:
+    """What is asked of the machine. Raises UserError."""
     if arguments.threads is not None and not 1 <= arguments.threads <= 1024:
         raise UserError(f"--threads must be from 1 to 1024, not {arguments.threads}")
+    if arguments.precision == "tf32" and device().type != "cuda":
+        raise UserError("--precision tf32 needs a CUDA device")
 
 
 def _planned(arguments: Namespace) -> tuple[ModelConfig, training.Recipe, str]:
@@ -196,7 +199,7 @@ def _check_fits(checkpoint: Checkpoint, data: DataSet) -> None:
 
 def compare(arguments: Namespace) -> None:
     """Train BNTT and every baseline alike, and print accuracy against timestep."""
-    _check_threads(arguments)
+    _check_machine(arguments)
     config, recipe = setup(arguments)
     total = recipe.epochs * (len(comparison.BASELINES) - 1)  # the conversion trains nothing
     with tqdm(total=total, unit="epoch", file=sys.stderr, disable=None) as bar:

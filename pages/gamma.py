@@ -116,11 +116,11 @@ def by_channel(checkpoint: Checkpoint, threshold: float) -> str:
     with one:
         st.markdown(f"**{label} of every channel** · {table.shape[1]} channels, {order}")
         said = f"{label} of every channel of {layer} against the timestep."
-        show.chart(channels, lambda: _long(table, label), "gamma_channels", said)
+        show.chart(channels, lambda: _long(table, label), "gamma_channels", said, layer)
     with two:
         st.markdown(f"**How {label} is spread over the channels** · {layer}")
         said = f"Quantiles of {label} over the channels of {layer} at each timestep."
-        show.chart(distribution, spread, "gamma_spread", said)
+        show.chart(distribution, spread, "gamma_spread", said, layer)
     return layer
 
 
@@ -138,7 +138,8 @@ def growth(layer: str, threshold: float, epoch: int) -> None:
         y1=epoch + 0.5,
         line=dict(color=theme.EXIT, width=2),
     )
-    show.chart(figure, table, "gamma_growth", f"Mean γ of {layer} after each epoch, by timestep.")
+    said = f"Mean γ of {layer} after each epoch, by timestep."
+    show.chart(figure, table.rename(columns={"value": "mean γ"}), "gamma_growth", said, layer)
 
 
 def _long(table: np.ndarray, label: str) -> pd.DataFrame:

@@ -101,7 +101,7 @@ if checkpoint.stacks:
     means = gamma.layer_means(checkpoint)
     show.chart(
         gamma_charts.mean_curves(means, "mean γ", 0.1, None),
-        means,
+        means.rename(columns={"value": "mean γ"}),
         "overview_gamma",
         "Mean γ of each layer against the timestep.",
     )

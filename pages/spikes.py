@@ -136,6 +136,7 @@ def layer_closely() -> None:
             trace,
             "membrane",
             "Membrane potential of one neuron against the timestep.",
+            f"{layer}_{neuron}",
         )
 
 
@@ -152,7 +153,7 @@ def _raster(layer: str, fired: np.ndarray, way: str) -> None:
         part = f"all {count:,} neurons" if len(chosen) == count else f"{len(chosen)} of {count:,} neurons, {WAYS[way]}"
         st.markdown(f"**Spikes** in {layer} · {part}")
         figure = charts.raster(fired[:, chosen], chosen, None)
-    show.chart(figure, lambda: _events(fired), "raster", f"Spikes of {layer} against the timestep.")
+    show.chart(figure, lambda: _events(fired), "raster", f"Spikes of {layer} against the timestep.", layer)
 
 
 def _events(fired: np.ndarray) -> pd.DataFrame:

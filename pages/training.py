@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from dashboard import models, new_training, recipe_form, training_form, training_view
+from dashboard import models, new_training, recipe_form, show, training_form, training_view
 from engine import run_library
 from engine.run_library import Run
 from engine.snn import LAYOUTS
@@ -15,6 +15,7 @@ def watch(runs: list[Run]) -> None:
     """One run: how it is doing, what can be done with it, its curves, and the command that repeats it."""
     choice, *buttons = st.columns([4, 2, 2, 3], vertical_alignment="bottom")
     run = training_view.choose(runs, choice)
+    show.saved_as(run.name)
     state = training_view.controls(run, buttons)
     said = run.command or new_training.command(run.config, run.recipe, run.name)
     more = [lambda: settings(run), lambda: command(said)]

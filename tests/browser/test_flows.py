@@ -191,10 +191,10 @@ def test_charts_are_handed_over(visit, url):
         with page.expect_download() as download:
             page.get_by_role("button", name=button, exact=True).click()
         got[download.value.suggested_filename] = download.value.path().read_bytes()
-    assert got["bntt_gamma_layers.png"].startswith(b"\x89PNG")
-    assert b"<svg" in got["bntt_gamma_layers.svg"][:200]
-    assert b"Arial" in got["bntt_gamma_layers.svg"] and b"Source Sans" not in got["bntt_gamma_layers.svg"]
-    table = pd.read_csv(io.BytesIO(got["bntt_gamma_layers.csv"]))
+    assert got["bntt_digits_gamma_layers.png"].startswith(b"\x89PNG")
+    assert b"<svg" in got["bntt_digits_gamma_layers.svg"][:200]
+    assert b"Arial" in got["bntt_digits_gamma_layers.svg"] and b"Source Sans" not in got["bntt_digits_gamma_layers.svg"]
+    table = pd.read_csv(io.BytesIO(got["bntt_digits_gamma_layers.csv"]))
     expected = gamma.layer_means(load_checkpoint(bundled.path("digits")))
     assert table["layer"].tolist() == expected["layer"].tolist()
     assert table["mean γ"].tolist() == pytest.approx(expected["value"].tolist())

@@ -308,6 +308,14 @@ def test_a_path_in_a_run_is_read_only_when_it_is_repeated(run, capsys, tmp_path)
     assert main(["train", "--resume", "--dataset", data, "--out", out]) == 0
 
 
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_tf32_without_a_gpu_is_told(command, capsys, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("needs a machine without a CUDA device")
+    assert main([command, "--precision", "tf32", "--out", str(tmp_path / "run")]) == 2
+    assert "--precision tf32 needs a CUDA device" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("threads", ["0", "-1", "5000"])
 def test_impossible_threads_are_told(threads, capsys, tmp_path):
     assert main(["train", "--threads", threads, "--out", str(tmp_path / "run")]) == 2
