@@ -4,9 +4,10 @@ import os
 from importlib import import_module
 
 # OpenMP's threads look for more work for a while before they sleep, and meanwhile hold the cores that the kernels of
-# engine.snn need. A fifteenth of the usual while is enough for torch. Heard where torch is not loaded yet: by the workers
-# of the app and on the command line.
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+# engine.snn need. A fifteenth of the usual while is enough for torch. Heard where torch is not loaded yet, as on the
+# command line; not where somebody has said how threads should wait, as for the workers of the app.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 _HOME = {
     "load_checkpoint": "checkpoint",

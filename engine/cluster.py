@@ -23,6 +23,7 @@ NICE = 10
 START_SECONDS = 120
 STOP_SECONDS = 5
 CHECK_SECONDS = 2
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}  # idle threads sleep: else they would starve the pages
 CORES_A_WORKER, MOST_WORKERS = 4, 8
 WORKERS = "BNTT_WORKERS"  # how many share the machine: in the environment of each
 
@@ -36,6 +37,7 @@ class EmbeddedCluster:
     """
 
     def __init__(self, workers: int | None = None):
+        path = str(ROOT), os.environ.get("PYTHONPATH")
         # -P keeps engine/ itself off sys.path. A session of its own keeps the terminal's Ctrl-C away from workers.
         self._process = subprocess.Popen(
             [sys.executable, "-P", __file__, str(workers or _usual_workers())],
@@ -44,7 +46,7 @@ class EmbeddedCluster:
             stderr=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))},
+            env=os.environ | WAITING | {"PYTHONPATH": os.pathsep.join(filter(None, path))},
         )
         line = self._process.stdout.readline().strip()
         if not line.startswith("tcp://"):
@@ -112,7 +114,6 @@ def _local_cluster(workers: int, scratch: str):
     threads = int(os.environ.get("BNTT_WORKER_THREADS") or max(1, CPU_COUNT // workers))
     environment = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     environment[WORKERS] = str(workers)
-    environment["OMP_WAIT_POLICY"] = "PASSIVE"  # idle threads sleep: spinning, they would starve the pages
     dask.config.set({"temporary-directory": scratch, "distributed.scheduler.allowed-failures": 1})
     dask.config.set({"distributed.nanny.pre-spawn-environ": environment})
     dask.config.set({"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []})

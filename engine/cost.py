@@ -77,7 +77,7 @@ def measure(
         model.memory_limit = training_limit()
         memory = round(_autograd_bytes(model, batch) * Pass(model, batch, config.steps).kept_share())
         optimizer = build_optimizer(model, recipe)
-        _warm_up(recipe.precision)
+        _warm_up(config, recipe.precision)
         tried, step = _measured_step(model, optimizer, recipe, batch, clock)
         judged = _seconds(lambda: _judge(model, tried), clock) / tried if held_out else 0.0
     memory += sum(2 * p.nbytes for p in model.parameters()) + sum(b.nbytes for b in model.buffers())
@@ -94,11 +94,16 @@ def _least_bytes(config: ModelConfig) -> int:
     return 4 * (2 * weights + 2 * config.steps * sum(spec.neurons for spec in layers))
 
 
-def _warm_up(precision: str) -> None:
-    """A step of a tiny network: what takes its time once in a process, such as compiling, is no part of a later step."""
-    tiny = build_model(ModelConfig("vgg-small", 2, 2, (1, 4, 4), layout="C2 P F2")).to(device()).train()
+def _warm_up(config: ModelConfig, precision: str) -> None:
+    """A tiny network is trained and judged: what takes its time once in a process, such as compiling, is no part of a
+    later step."""
+    encoding = "direct" if config.encoding == "direct" else "poisson"
+    tiny = build_model(ModelConfig("vgg-small", 2, 2, (1, 4, 4), encoding=encoding, layout="C2 P F2")).to(device())
     tiny.precision = precision
-    tiny.forward_steps(torch.rand(2, 1, 4, 4, device=device()), seed=0).sum().backward()
+    images = torch.rand(2, 1, 4, 4, device=device())
+    tiny.train().forward_steps(images, seed=0).sum().backward()
+    with torch.no_grad():
+        tiny.eval().forward_steps(images, seed=0)
 
 
 def _measured_step(model: SpikingNetwork, optimizer, recipe: Recipe, batch: int, clock) -> tuple[int, float]:

@@ -65,7 +65,7 @@ def record(model: SpikingNetwork, pixels: Tensor, sample: int, mean, std, *, see
 
     def keep(layer: int, fired: Tensor, potential: Tensor):
         if layer < 0:
-            inputs.append(fired[:, 0].cpu().numpy())
+            inputs.append(fired[:, 0].float().cpu().numpy())
         else:
             spikes[names[layer]] = fired.bool().flatten(1).cpu().numpy()
             membrane[names[layer]] = potential.flatten(1).cpu().numpy()

@@ -92,9 +92,11 @@ def fire(
     x: [T, B, C, …], or [1, B, C, …] standing for every timestep of `scaling`. carried: u'_0, None for 0. dtype: of the
     spikes; None for float32, or float64 where x is. over: whether x is needed no more and its memory may hold the spikes;
     not where a gradient may be asked for. pooled: whether spikes are averaged over 2×2 neighbours, of images whose
-    sides are even, without a membrane that is kept. The gradient flows through the surrogate and the leak; none through
-    the reset.
+    sides are even, without a membrane that is kept; else a ValueError. The gradient flows through the surrogate and the
+    leak; none through the reset.
     """
+    if pooled and (keep_membrane or x.dim() != 5 or any(side % 2 for side in x.shape[3:])):
+        raise ValueError(f"spikes cannot be pooled with their membrane, or of shape {list(x.shape)}")
     dtype = plain.precise(x) if dtype is None else dtype
     flat, held, shape = rows(x), None if carried is None else rows(carried[None])[0], x.shape[1:]
     neuron, pool_width = (leak, threshold), shape[-1] if pooled else 0
@@ -171,7 +173,7 @@ class _Fire(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, gamma, beta, carried, scaling, neuron, surrogate, batch, dtype, keep_membrane, pool_width):
         learning = any(ctx.needs_input_grad)
-        form = kernels.of(x)
+        form = kernels.of(x, learning=learning)
         keep = keep_membrane or learning and form.KEEPS_MEMBRANE
         spikes, after, membrane = form.fire(x, *scaling.affine(), carried, *neuron, dtype, keep, pool_width=pool_width)
         if learning:

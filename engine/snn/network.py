@@ -68,7 +68,8 @@ class SpikingNetwork(nn.Module):
         spikes.
         steps: stop after so many timesteps; None = all.
         observe(layer, spikes, membrane): called for the input (layer −1, membrane = its spikes) and for each hidden
-        layer with spikes [T, B, …] before pooling and membrane u_t before its reset (an ANN: its activations, twice).
+        layer with spikes [T, B, …] before pooling and membrane u_t before its reset (an ANN: its activations, twice). In
+        bfloat16 spikes are bfloat16, membranes float32.
         counts: a list that gets, for the input and for each hidden layer, how many values other than zero each sample has
         at each timestep: int64 [T, B]. An ANN's hidden layers fire no spikes: 0.
         """

@@ -44,7 +44,7 @@ def _moments(x: Tensor, *, over_time: bool = False) -> tuple[Tensor, Tensor, int
     E[x²] − μ² loses no digits where the mean is large.
     """
     flat = rows(x.detach())
-    mean, var = kernels.of(x).moments(flat.flatten(0, 1)[None] if over_time else flat)
+    mean, var = kernels.of(x, learning=True).moments(flat.flatten(0, 1)[None] if over_time else flat)
     count = x.numel() // mean.numel()
     if (several := processes.count()) > 1:
         local = mean

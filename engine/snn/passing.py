@@ -94,7 +94,7 @@ class Pass:
         Of pooled neurons averages are kept instead of spikes.
         """
         wide = 4 if self._dtype is None else 2
-        membrane = 4 * kernels.of(self._layers[0][2]).KEEPS_MEMBRANE
+        membrane = 4 * kernels.of(self._layers[0][2], learning=True).KEEPS_MEMBRANE
         averages = sum(spec.neurons for _, spec, _ in self._layers if spec.spiking and spec.pool)
         spikes = self._neurons() - averages + averages // 4
         return self._steps * self._batch * (self._neurons() * (membrane + wide) + spikes * wide)

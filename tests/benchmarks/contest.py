@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from engine.device import device
-from engine.snn import ModelConfig
+from engine.snn import ModelConfig, kernels
 
 from .contestant import BARE, ENGINE, FLOOR, GRAPHED, JELLY, LOOP, OWN, SEARCHED, contestants, names
 from .limits import limit
@@ -74,6 +74,8 @@ def held(options: Namespace, kept: Callable[[dict], None]) -> dict:
     cuda = device().type == "cuda"
     found = {"device": _device_name(), "kind": device().type, "threads": torch.get_num_threads()}
     found |= {"torch": torch.__version__, "arch": options.arch, "steps": options.steps, "rounds": options.rounds}
+    forms = (kernels.of(torch.empty(0, dtype=one, device=device())) for one in (torch.float32, torch.bfloat16))
+    found["kernels"] = [form.__name__.rpartition(".")[2] for form in forms]  # plain where others cannot be loaded
     found |= {"different_spikes": different_spikes(options), "rows": [], "errors": []}
     with ExitStack() as started:
         each = [Contestant(name, options) for name in names()]  # all begin before the first is waited for
@@ -130,7 +132,7 @@ def _rows(everyone: dict[str, Contestant], options: Namespace, task: str, precis
     at_most = limit(ModelConfig(arch=options.arch, steps=options.steps), task, precision, batch)
     found = []
     for name, taken in times.items():
-        low, median, high = statistics.quantiles(taken, n=4) if len(taken) > 1 else taken * 3
+        low, median, high = statistics.quantiles(taken, n=4, method="inclusive") if len(taken) > 1 else taken * 3
         row = {"task": task, "precision": precision, "batch": batch, "name": name, "seconds": median}
         row |= {"quartiles": [low, high], "share_of_limit": at_most["limit_seconds"] / median} | at_most
         row["peak_bytes"] = None

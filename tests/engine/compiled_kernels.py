@@ -13,7 +13,17 @@ FLAGS = {
     "_fire": [dict(CARRIED=False, KEEP=False), dict(CARRIED=True, KEEP=True)],
     "_fire_pooled": [dict(CARRIED=False), dict(CARRIED=True)],
     "_back": [
-        dict(CARRIED=one, SPIKES=True, POOLED=one, AFTER=one, SUMS=not one, STRAIGHT=one, SHAPE=shape, GAIN=0.3, SHARPNESS=3.5)
+        dict(
+            CARRIED=one,
+            SPIKES=True,
+            POOLED=one,
+            AFTER=one,
+            SUMS=not one,
+            STRAIGHT=one,
+            SHAPE=shape,
+            GAIN=0.3,
+            SHARPNESS=3.5,
+        )
         for shape in ("triangle", "arctangent", "sigmoid")
         for one in (False, True)
     ],
@@ -49,6 +59,6 @@ if __name__ == "__main__":
     for kernel, choices in FLAGS.items():
         for chosen in choices:
             for number_format in ("fp32", "bf16"):
-                for ones in ((), ("rows", "steps")):
+                for ones in ((), ("rows", "steps"), ("channels", "batch", "area", "start", "x_stride")):
                     assert ".target sm_90" in compiled(kernel, chosen, number_format, ones)
         print(kernel)

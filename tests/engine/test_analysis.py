@@ -258,6 +258,19 @@ def test_activity_obeys_the_neuron_equation(model, images):
     np.testing.assert_allclose(rates.mean(1), run.firing_rates().query("layer == 'conv2'")["rate"])
 
 
+def test_activity_in_bfloat16_is_recorded_too(model, images):
+    """The same input spikes, which are exact in it; spikes where u > θ."""
+    exact = activity.record(model, images[0][4], 4, MEAN, STD, seed=3)
+    model.precision = "bfloat16"
+    try:
+        run = activity.record(model, images[0][4], 4, MEAN, STD, seed=3)
+    finally:
+        model.precision = "float32"
+    np.testing.assert_array_equal(run.inputs, exact.inputs)
+    for layer, fired in run.spikes.items():
+        np.testing.assert_array_equal(fired, run.membrane[layer] > CONFIG.threshold)
+
+
 @pytest.mark.parametrize(("how", "limit"), [("even", 10), ("active", 10), ("even", 1000)])
 def test_neurons_for_a_raster(how, limit):
     fired = np.random.default_rng(0).random((6, 300)) < np.linspace(0, 1, 300)

@@ -1,4 +1,4 @@
-"""Numba's kernels for bfloat16 on a CPU against the plain PyTorch form, and against float64."""
+"""Numba's kernels for a CPU against the plain PyTorch form, and against float64."""
 
 import os
 import subprocess
@@ -19,6 +19,7 @@ from engine.snn.kernels import compiled  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 BFLOAT16 = torch.bfloat16
+KINDS = [(torch.float32, torch.float32), (BFLOAT16, torch.float32), (BFLOAT16, BFLOAT16)]  # of currents and spikes
 LARGER = {"several shares": (7, 5000, 9), "a thousand steps": (1000, 3, 80)}
 
 
@@ -37,11 +38,11 @@ def threads(request, monkeypatch):
 
 @pytest.mark.parametrize("shape", [*SHAPES.values(), *LARGER.values()], ids=[*SHAPES, *LARGER])
 @pytest.mark.parametrize("begun", [False, True], ids=["from rest", "carried on"])
-@pytest.mark.parametrize("dtype", [torch.float32, BFLOAT16], ids=str)
-def test_spikes_and_membranes_are_those_of_the_plain_form(shape, begun, dtype, threads):
+@pytest.mark.parametrize("given, dtype", KINDS, ids=str)
+def test_spikes_and_membranes_are_those_of_the_plain_form(shape, begun, given, dtype, threads):
     """On numbers whose products are exact, so that it does not matter whether a processor adds and multiplies in one."""
     x, scale, shift, carried = inputs(shape, 8, "cpu")
-    carried, x = carried if begun else None, x.to(BFLOAT16)
+    carried, x = carried if begun else None, x.to(given)
     results = [form.fire(x, scale, shift, carried, 0.75, 1.0, dtype, True) for form in (plain, compiled)]
     for expected, found in zip(*results):
         assert found.dtype == expected.dtype and torch.equal(found, expected)
@@ -51,13 +52,14 @@ def test_spikes_and_membranes_are_those_of_the_plain_form(shape, begun, dtype, t
     assert carried is None or torch.equal(carried, inputs(shape, 8, "cpu")[3])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, BFLOAT16], ids=str)
 @pytest.mark.parametrize("shape", [(20, 3000, 64), (25, 700, 33), (6, 500, 5)], ids=str)
-def test_on_any_numbers_too_where_the_processor_adds_and_multiplies_in_one(shape):
+def test_on_any_numbers_too_where_the_processor_adds_and_multiplies_in_one(shape, dtype):
     if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         pytest.skip("this processor, or torch on it, rounds a product before it adds")
     x, scale, shift, carried = inputs(shape, device="cpu")
     for expected, found in zip(
-        *(form.fire(x.to(BFLOAT16), scale, shift, carried, 0.95, 1.0, BFLOAT16, True) for form in (plain, compiled))
+        *(form.fire(x.to(dtype), scale, shift, carried, 0.95, 1.0, dtype, True) for form in (plain, compiled))
     ):
         assert torch.equal(expected, found)
 
@@ -88,13 +90,14 @@ SURROGATES = [Surrogate(), Surrogate(width=0.25), Surrogate("arctangent", 0.5), 
 @pytest.mark.parametrize(
     "shape", [*SHAPES.values(), (1, 6, 4), LARGER["several shares"]], ids=[*SHAPES, "still", "several shares"]
 )
-def test_gradients_are_those_of_the_plain_form(shape, statistics, surrogate, threads):
-    """γ and ∂u'_0 in float32; ∂x, which is bfloat16, up to one rounding."""
+@pytest.mark.parametrize("dtype", [torch.float32, BFLOAT16], ids=str)
+def test_gradients_are_those_of_the_plain_form(dtype, shape, statistics, surrogate, threads):
+    """γ and ∂u'_0 in float32; ∂x, where it is bfloat16, up to one rounding."""
     x, _, _, carried = inputs(shape, device="cpu")
-    x = x.to(BFLOAT16)
+    x = x.to(dtype)
     norm = scaling((4, *shape[1:]) if len(x) == 1 and shape[1] == 6 else shape, statistics, "cpu")
     steps = len(norm.gamma)
-    pulls = on_cpu(steps, *shape[1:], seed=9).to(BFLOAT16), on_cpu(*shape[1:], seed=10)
+    pulls = on_cpu(steps, *shape[1:], seed=9).to(dtype), on_cpu(*shape[1:], seed=10)
     rest = (norm, 0.9, 1.0, surrogate, 1, x.shape, x.dtype)
     cases = [  # as in training; as in an attack; a gradient through the last membrane alone
         (carried, *pulls, (True, True, True)),
@@ -102,7 +105,7 @@ def test_gradients_are_those_of_the_plain_form(shape, statistics, surrogate, thr
         (carried, None, pulls[1], (True, True, False)),
     ]
     for before, spikes, after, wanted in cases:
-        membrane = plain.fire(x, *norm.affine(), before, 0.9, 1.0, BFLOAT16, True)[2]
+        membrane = plain.fire(x, *norm.affine(), before, 0.9, 1.0, dtype, True)[2]
         expected = plain.gradients(x, membrane, before, spikes, after, *rest, wanted)
         found = compiled.gradients(x, None, before, spikes, after, *rest, wanted)
         assert [one is not None for one in found] == [*wanted, True]
@@ -119,11 +122,11 @@ POOLED = {"small": (3, 24, 5, 6), "one average": (2, 4, 3, 2), "several shares":
 @pytest.mark.parametrize("shape", POOLED.values(), ids=POOLED)
 @pytest.mark.parametrize("begun", [False, True], ids=["from rest", "carried on"])
 @pytest.mark.parametrize("still", [False, True], ids=["moving", "still"])
-@pytest.mark.parametrize("dtype", [torch.float32, BFLOAT16], ids=str)
-def test_pooled_spikes_are_those_of_the_plain_form(shape, begun, still, dtype, threads):
+@pytest.mark.parametrize("given, dtype", KINDS, ids=str)
+def test_pooled_spikes_are_those_of_the_plain_form(shape, begun, still, given, dtype, threads):
     *shape, width = shape
     x, scale, shift, carried = inputs(shape, 8, "cpu")
-    x = (x[:1] if still else x).to(BFLOAT16)
+    x = (x[:1] if still else x).to(given)
     expected, found = (
         form.fire(x, scale, shift, carried if begun else None, 0.75, 1.0, dtype, False, pool_width=width)[:2]
         for form in (plain, compiled)
@@ -135,14 +138,17 @@ def test_pooled_spikes_are_those_of_the_plain_form(shape, begun, still, dtype, t
 @pytest.mark.parametrize("shape", POOLED.values(), ids=POOLED)
 @pytest.mark.parametrize("surrogate", [SURROGATES[0], SURROGATES[-1]], ids=["triangle", "adaptive"])
 @pytest.mark.parametrize("statistics", ["fixed", "each step"])
-def test_gradients_of_pooled_spikes_are_those_of_the_plain_form(shape, statistics, surrogate, threads):
+@pytest.mark.parametrize("still", [False, True], ids=["moving", "still"])
+@pytest.mark.parametrize("dtype", [torch.float32, BFLOAT16], ids=str)
+def test_gradients_of_pooled_spikes_are_those_of_the_plain_form(dtype, shape, still, statistics, surrogate, threads):
     *shape, width = shape
-    x, norm = on_cpu(*shape).to(BFLOAT16), scaling(shape, statistics, "cpu")
-    pull = on_cpu(shape[0], shape[1] // 4, shape[2], seed=9).to(BFLOAT16)
+    x, norm = on_cpu(*shape).to(dtype)[: 1 if still else None], scaling(shape, statistics, "cpu")
+    carried, after = (on_cpu(*shape[1:], seed=seed) for seed in (3, 10))
+    pull = on_cpu(shape[0], shape[1] // 4, shape[2], seed=9).to(dtype)
     rest = norm, 0.9, 1.0, surrogate, 1, x.shape, x.dtype, (True, True, True), width
-    membrane = plain.fire(x, *norm.affine(), None, 0.9, 1.0, BFLOAT16, True)[2]
-    expected = plain.gradients(x, membrane, None, pull, None, *rest)
-    for one, other in zip(expected, compiled.gradients(x, None, None, pull, None, *rest)):
+    membrane = plain.fire(x, *norm.affine(), carried, 0.9, 1.0, dtype, True)[2]
+    expected = plain.gradients(x, membrane, carried, pull, after, *rest)
+    for one, other in zip(expected, compiled.gradients(x, None, carried, pull, after, *rest)):
         rounding = 2.0**-7 if one.dtype == BFLOAT16 else 1e-4
         torch.testing.assert_close(other, one, rtol=rounding, atol=1e-5 * float(one.abs().max()))
 
@@ -162,6 +168,14 @@ def test_an_image_whose_gradient_is_asked_for_keeps_its_precision():
     images = on_cpu(2, 1, 4, 4).requires_grad_()
     spikes = encoding.poisson(images, 3, 5, torch.arange(2), dtype=BFLOAT16)
     assert spikes.dtype == torch.float32 and spikes.requires_grad
+
+
+@pytest.mark.parametrize("shape", [(784, 128, 256), (1000, 32, 1024), (25, 8, 1024), (25, 8192, 64)], ids=str)
+def test_sums_take_no_more_memory_than_the_currents(shape):
+    steps, _, channels = shape
+    x, one = torch.empty(shape, dtype=BFLOAT16), torch.empty(steps, channels)
+    back = compiled._Back(x, one, one, one, None, None, None, 0.9, 1.0, Surrogate(), 0)
+    assert back._shares[0] * 2 * 8 * steps * channels <= max(x.nbytes, 2 * 8 * steps * channels)
 
 
 def test_sums_do_not_depend_on_the_number_of_threads(monkeypatch):
@@ -210,7 +224,11 @@ def test_a_network_trains_alike_on_either_form(norm, monkeypatch):
     x, truth = on_cpu(4, 2, 8, 8, grid=4), torch.tensor([0, 1, 2, 1])
     found = []
     for form in (plain, compiled):
-        monkeypatch.setattr(kernels, "of", lambda x, form=form: form if x.dtype == BFLOAT16 else plain)
+        monkeypatch.setattr(
+            kernels,
+            "of",
+            lambda x, dtype=None, *, learning=False, f=form: f if (dtype or x.dtype) == BFLOAT16 else plain,
+        )
         torch.manual_seed(0)
         model = build_model(config).train()
         model.precision = "bfloat16"
@@ -227,9 +245,12 @@ def test_a_network_trains_alike_on_either_form(norm, monkeypatch):
         torch.testing.assert_close(found[1][2][name], one, rtol=1e-4, atol=1e-5)
 
 
-def test_bfloat16_on_a_cpu_takes_this_form_and_float32_does_not():
-    assert kernels.of(torch.zeros(1, dtype=BFLOAT16)) is compiled
-    assert kernels.of(torch.zeros(1)) is plain and kernels.of(torch.zeros(1, dtype=torch.float64)) is plain
+def test_bfloat16_on_a_cpu_takes_this_form_and_float32_where_it_learns():
+    single, double = torch.zeros(1), torch.zeros(1, dtype=torch.float64)
+    assert (
+        kernels.of(single.to(BFLOAT16)) is kernels.of(single, learning=True) is kernels.of(single, BFLOAT16) is compiled
+    )
+    assert kernels.of(single) is kernels.of(double) is kernels.of(double, learning=True) is plain
 
 
 def test_several_threads_may_compute_at_once():

@@ -1,6 +1,8 @@
 """What a training is said to cost: memory against a walk through autograd's own graph, time by a clock of our own."""
 
 import math
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,9 +11,9 @@ from engine import cost
 from engine.__main__ import main
 from engine.analysis.evaluation import normalised
 from engine.cost import SAMPLES, machine_memory, measure, training_samples
-from engine.snn.passing import Pass
 from engine.datasets import get
 from engine.snn import ModelConfig, build_model
+from engine.snn.passing import Pass
 from engine.training import Recipe, build_optimizer, descend
 
 NETWORKS = {
@@ -132,7 +134,8 @@ def test_steps_grow_while_they_are_quick_and_are_scaled_to_the_training(per_samp
 
 def test_a_step_that_computes_timesteps_again_is_measured_as_such(monkeypatch, cuts):
     """A small batch in as many pieces of time as the whole one, which alone goes beyond the limit."""
-    config, recipe, model = network("BNTT"), Recipe(batch=64), build_model(network("BNTT")).train()
+    config, recipe = replace(network("BNTT"), steps=8), Recipe(batch=64)
+    model = build_model(config).train()
     model.memory_limit = int(0.75 * Pass(model, 64, config.steps).kept_bytes())
     pieces = math.ceil(config.steps / Pass(model, 64, config.steps)._length())
     whole = measure(config, recipe, 100)

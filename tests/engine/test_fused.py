@@ -137,7 +137,7 @@ def test_a_network_trains_alike_on_either_form(norm, precision, monkeypatch):
     x, truth = draw(4, 2, 8, 8, grid=4), torch.tensor([0, 1, 2, 1]).to(DEVICE)
     found = []
     for form in (plain, fused):
-        monkeypatch.setattr(kernels, "of", lambda *_, form=form: form)
+        monkeypatch.setattr(kernels, "of", lambda *_, form=form, **__: form)
         torch.manual_seed(0)
         model = build_model(config).to(DEVICE).train()
         model.precision = precision

@@ -99,15 +99,17 @@ def test_worker_is_polite_and_knows_the_project(jobs):
 
         import engine.snn
 
-        return os.nice(0), torch.get_num_threads(), engine.snn.__name__, os.getpid()
+        waiting = os.environ["OMP_WAIT_POLICY"], os.environ["GOMP_SPINCOUNT"]
+        return os.nice(0), torch.get_num_threads(), engine.snn.__name__, os.getpid(), waiting
 
     job = jobs.submit("describe", "Describe", describe, [()])
     assert job.wait(WAIT) and job.state == "done", job.error
-    nice, threads, name, pid = job.results[0]
+    nice, threads, name, pid, waiting = job.results[0]
     assert nice == os.nice(0) + NICE
     assert threads == int(os.environ.get("BNTT_WORKER_THREADS") or len(os.sched_getaffinity(0)))
     assert name == "engine.snn"
     assert pid != os.getpid()
+    assert waiting == ("PASSIVE", "0"), "its idle threads sleep"
 
 
 def test_raising_part_fails_the_job_in_one_sentence(jobs):

@@ -1,15 +1,16 @@
-"""Norm, membrane, spike and reset of one layer in bfloat16 on a CPU, compiled by Numba: every timestep in one pass.
+"""Norm, membrane, spike and reset of one layer on a CPU, compiled by Numba: every timestep in one pass.
 
 What each computes stands in `plain`, whose functions these equal; the spikes are the same. A few rows at a time go
 through all timesteps while their membrane potentials lie in the processor's own cache, so that a current is read once
 and a spike written once. The backward pass is given the current alone and makes the potentials again, for the sums over
-rows and then for what depends on these: reading two bytes again costs less than writing and reading four.
+rows and then for what depends on these: reading a current again costs less than writing and reading a potential.
 
 Rows as in `plain`, [T, R, C]. Sums do not depend on the number of threads: each is of the same shares, in one order.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -25,6 +26,8 @@ from .loops import place
 KEEPS_MEMBRANE = False  # for the backward pass
 BLOCK_BYTES = 2**18  # of potentials that a thread has at hand
 MOST_SHARES, SHARE_BYTES = 64, 2**20  # that rows are handed out in, and of how many currents each is at least
+MOST_STEPS = 32  # that a block of rows is cut down for; each block reads scale and shift of all timesteps again
+SUMMED_ROWS = 16  # of a share at least, where it has sums
 MOMENT_ROWS = 512  # of which mean and variance are known before they are joined
 
 
@@ -59,8 +62,8 @@ def fire(
     after = torch.zeros(rows, channels)
     if carried is not None:
         after.copy_(carried)
-    membrane = torch.empty(spikes.shape) if keep_membrane else None
-    block = _block(steps, channels, 2 * pool_width)
+    membrane = torch.empty(spikes.shape) if keep_membrane and not pool_width else None
+    block = _block(min(steps, MOST_STEPS), channels, 2 * pool_width)
     scale, shift, numbers = scale.float(), shift.float(), (np.float32(leak), np.float32(threshold))
     sizes = (*map(place, (steps, rows, channels)),)
     if pool_width:
@@ -70,7 +73,7 @@ def fire(
         loop, given = loops.fire_over, (*map(_flat, (x, scale, shift, after)), *numbers, *sizes)
     else:
         kept = after if membrane is None else membrane
-        given = *map(_flat, (x, scale, shift, spikes, after, kept)), keep_membrane, len(x) == 1, *numbers, *sizes
+        given = *map(_flat, (x, scale, shift, spikes, after, kept)), membrane is not None, len(x) == 1, *numbers, *sizes
         loop = loops.fire
     shares = _shares(rows, block, 2 * steps * channels)
     _shared_out(lambda begin, end: loop(*given, begin, end, place(block)), *shares)
@@ -97,7 +100,7 @@ def gradients(
     scale, shift = scaling.affine()
     still = len(x) == 1 and len(scale) > 1
     if still or surrogate.adaptive or surrogate.shape != "triangle":
-        _, _, membrane = fire(x, scale, shift, carried, leak, threshold, torch.float32, True)
+        _, _, membrane = fire(x, scale, shift, carried, leak, threshold, x.dtype, True)
         rest = leak, threshold, surrogate, batch, shape, dtype, wanted, pool_width
         return plain.gradients(x, membrane, carried, spikes, after, scaling, *rest)
     back = _Back(x, scale, shift, scaling.mean, carried, spikes, after, leak, threshold, surrogate, pool_width)
@@ -120,7 +123,7 @@ def rate_code(
     """As fused.rate_code."""
     batch, channels, *area = images.shape
     spikes = torch.empty(steps, batch, *area, channels, dtype=dtype)
-    pixels = area[0] * area[1]
+    pixels = math.prod(area)
     given = *map(_flat, (images, low, high, spikes)), *map(place, (steps, batch, channels, pixels))
     numbers = *map(np.uint32, constants), np.uint32(start * channels * pixels & 0xFFFFFFFF)
     shares = _shares(batch, 1, 16 * steps * channels * pixels)  # 16: as much work as so many bytes of currents
@@ -134,7 +137,8 @@ class _Back:
     def __init__(self, x, scale, shift, mean, carried, spikes, after, leak, threshold, surrogate, pool_width):
         self._x, self._sizes = x, (len(x), *x.shape[1:])
         self._block = _block(len(x), x.shape[2])
-        self._shares = _shares(x.shape[1], self._block, 2 * len(x) * x.shape[2])
+        block = max(self._block, SUMMED_ROWS)  # each share has sums of its own, of eight times a current's bytes
+        self._shares = _shares(x.shape[1], block, 2 * len(x) * x.shape[2])
         self._there = [one is not None for one in (carried, spikes, after)]
         carried, after = (scale if one is None else one for one in (carried, after))  # any numbers in its place
         scale, shift, mean, carried, after = (one.float() for one in (scale, shift, mean, carried, after))

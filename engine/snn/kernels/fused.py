@@ -10,6 +10,8 @@ own addcmul and add round on a GPU.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -295,7 +297,7 @@ def gradients(
     scale, shift = scaling.affine()
     still = len(x) == 1 and len(scale) > 1
     if still or surrogate.adaptive or plain.precise(x) != torch.float32:
-        _, _, membrane = fire(x, scale, shift, carried, leak, threshold, torch.float32, True)
+        _, _, membrane = fire(x, scale, shift, carried, leak, threshold, x.dtype, True)
         rest = leak, threshold, surrogate, batch, shape, dtype, wanted, pool_width
         return plain.gradients(x, membrane, carried, spikes, after, scaling, *rest)
     steps, rows, channels = x.shape
@@ -343,9 +345,9 @@ def rate_code(
 
     low, high: int64 [B], the two keys of each sample. constants: of engine.snn.encoding's arithmetic.
     """
-    batch, channels, *area = images.shape
-    area = area[0] * area[1]
-    spikes = torch.empty(steps, batch, *images.shape[2:], channels, dtype=dtype, device=images.device)
+    batch, channels, *sides = images.shape
+    area = math.prod(sides)
+    spikes = torch.empty(steps, batch, *sides, channels, dtype=dtype, device=images.device)
     _rate_code[(triton.cdiv(images.numel(), BLOCK),)](
         images.contiguous(), low, high, spikes, batch, channels, area, steps, start, *constants, BLOCK
     )

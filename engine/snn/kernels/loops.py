@@ -118,6 +118,8 @@ def _reset(u, threshold):
 def fire(
     x, scale, shift, spikes, after, membrane, keep, still, leak, threshold, steps, rows, channels, begin, end, block
 ):  # fmt: skip
+    """Spikes and, if they are kept, potentials [T, R, C] from currents x, [T, R, C] or `still` [1, R, C]; scale, shift:
+    [T, C]; after [R, C]: u'_0, and then u'_T."""
     count = rows * channels
     for first in range(begin, end, block):
         for t in range(steps):
