@@ -59,9 +59,11 @@ def _job(config: ModelConfig, recipe: Recipe, samples: int) -> Job:
 
 def _say(found: Cost, recipe: Recipe) -> None:
     seconds, there = found.seconds_epoch * recipe.epochs, found.machine
+    few = 4 * found.batch_measured < recipe.batch
     said = (
-        f"About **{_span(seconds)}** and **{_gigabytes(found.memory)}** of memory, measured on {found.steps_measured} steps "
-        f"of {found.batch_measured} samples; corrected while it trains."
+        f"{'Very roughly' if few else 'About'} **{_span(seconds)}** and **{_gigabytes(found.memory)}** of memory, measured on "
+        f"{found.steps_measured} steps of {found.batch_measured} samples{f' instead of {recipe.batch}' if few else ''}; corrected "
+        "while it trains."
     )
     if there is not None and found.memory > there:
         st.warning(f"{said} This machine has {_gigabytes(there)}: choose a smaller batch, network or T.")

@@ -136,7 +136,8 @@ def _finished(run: Run) -> str:
     accuracy, samples = run.result.get("test_accuracy"), run.result.get("test_samples")
     if not isinstance(accuracy, float) or not isinstance(samples, int):
         return said
-    return f"{said}: {show.share(accuracy)} of the {samples:,} test samples answered right"
+    how = "" if run.recipe.precision == "float32" else ", computed in float32"
+    return f"{said}: {show.share(accuracy)} of the {samples:,} test samples answered right{how}"
 
 
 def controls(run: Run, places) -> State:

@@ -105,7 +105,10 @@ def parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="accuracy, spikes and energy for every exit step")
     _file_and_data(evaluate)
     evaluate.add_argument(
-        "--precision", default="float32", help="float32, tf32 (GPU) or bfloat16; other than float32 is compared with it"
+        "--precision",
+        default="float32",
+        metavar="{float32,tf32,bfloat16}",
+        help="tf32 needs a GPU; other than float32 is compared with it",
     )
 
     robustness = commands.add_parser("robustness", help="accuracy under noise and attacks")
@@ -181,7 +184,7 @@ def _network_and_recipe(command: argparse.ArgumentParser):
         "--no-augment", dest="augment", action="store_false", default=None, help="no random crops and flips"
     )
     command.add_argument("--seed", type=_seed, help="of weights, order, augmentation and input spikes (default: 0)")
-    command.add_argument("--precision", help="float32, tf32 (GPU) or bfloat16 (default: float32)")
+    command.add_argument("--precision", metavar="{float32,tf32,bfloat16}", help="tf32 needs a GPU (default: float32)")
     command.add_argument(
         "--threads", type=int, help="CPU threads, on which rounding depends (default: torch's own number)"
     )

@@ -75,13 +75,10 @@ def train(arguments: Namespace) -> None:
         return
     if arguments.json:
         return print_json({"out": arguments.out, **found})
+    said = f"test accuracy at T = {config.steps}"
+    print(f"{said}: {found['test_accuracy']:.2%} ({found['test_correct']} of {found['test_samples']})")
     if recipe.precision != "float32":
-        rough = found[f"test_accuracy_{recipe.precision}"]
-        print(f"test accuracy computed in {recipe.precision}: {rough:.2%}; in float32:")
-    print(
-        f"test accuracy at T = {config.steps}: {found['test_accuracy']:.2%} "
-        f"({found['test_correct']} of {found['test_samples']})"
-    )
+        print(f"{said}, computed in {recipe.precision}: {found[f'test_accuracy_{recipe.precision}']:.2%}")
 
 
 def _check_machine(arguments: Namespace) -> None:

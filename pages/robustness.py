@@ -99,10 +99,17 @@ def _panel(norm: str, final: pd.DataFrame, table: pd.DataFrame, clean: float | N
     )
     show.chart(
         figure,
-        lambda: table[table["kind"].isin(kinds) | (table["strength"] == 0)],
+        lambda: _handed_over(table, kinds),
         f"sweep_{CHARTS[norm]}",
         f"Accuracy against {AXES[norm]}.",
     )
+
+
+def _handed_over(table: pd.DataFrame, kinds: list[str]) -> pd.DataFrame:
+    """The rows of some disturbances, and of none, which is called so."""
+    none = table["strength"] == 0
+    found = table[table["kind"].isin(kinds) | none]
+    return found.assign(**{name: found[name].mask(none, "none") for name in ("kind", "attack")})
 
 
 def _readable(final: pd.DataFrame, asked: Sweep) -> pd.DataFrame:

@@ -355,8 +355,16 @@ def test_too_much_memory_is_a_warning(runs, monkeypatch):
     assert "**2 GB**" in warning.value and "This machine has 1 GB" in warning.value
 
 
+def test_few_samples_tell_very_roughly(runs, monkeypatch):
+    few = replace(_cost_of_an_hour(None, None, 0), batch_measured=8)
+    monkeypatch.setattr(work.cost, "measure", lambda config, recipe, samples: few)
+    app = form()
+    widget(app, "batch_digits").set_value(34).run()  # which no other test has measured
+    assert "Very roughly **2.5 days**" in said(finished(app)) and "of 8 samples instead of 34" in said(app)
+
+
 def _cost_of_an_hour(config, recipe, samples):
-    return Cost(seconds_epoch=3600.0, seconds=3600.0, memory=2 * 10**9, batch_measured=2, steps_measured=2)
+    return Cost(seconds_epoch=3600.0, seconds=3600.0, memory=2 * 10**9, batch_measured=64, steps_measured=2)
 
 
 # ------------------------------------------------------------------------------------------------- watching
