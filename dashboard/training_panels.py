@@ -67,7 +67,13 @@ def _gamma_now(gamma: pd.DataFrame) -> Panel:
     last = gamma[gamma["epoch"] == gamma["epoch"].max()]
     title = "γ of all layers" if last.empty else f"γ of all layers after epoch {last['epoch'].iloc[0]}"
     figure = gamma_charts.layer_heatmap(last, "mean γ", THRESHOLD, None)
-    return Panel(title, figure, last.rename(columns={"value": "mean γ"}), "run_gamma_layers", "Mean γ by layer and timestep after the latest epoch.")
+    return Panel(
+        title,
+        figure,
+        last.rename(columns={"value": "mean γ"}),
+        "run_gamma_layers",
+        "Mean γ by layer and timestep after the latest epoch.",
+    )
 
 
 def _exits(exits: pd.DataFrame, run: Run) -> Panel:

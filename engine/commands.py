@@ -87,11 +87,16 @@ def _print_gamma(checkpoint: Checkpoint, rule: int | None) -> None:
     )
 
 
+def require_gpu_for(precision: str | None) -> None:
+    """Raises UserError where this machine does not have what the precision needs."""
+    if precision == "tf32" and device().type != "cuda":
+        raise UserError("--precision tf32 needs a CUDA device")
+
+
 def evaluate(arguments: Namespace) -> None:
     """Accuracy, spikes and energy for every exit step."""
     checkpoint = open_network(arguments)
-    if arguments.precision == "tf32" and device().type != "cuda":
-        raise UserError("--precision tf32 needs a CUDA device")
+    require_gpu_for(arguments.precision)
     if arguments.precision not in PRECISIONS:
         raise UserError(f"--precision must be one of {', '.join(PRECISIONS)}, not {arguments.precision!r}")
     asked = (checkpoint, arguments.dataset, arguments.samples, arguments.seed)

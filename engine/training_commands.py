@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from . import comparison, cost, parallel, training
 from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
-from .commands import UserError, data_set, measured, open_network, print_json
+from .commands import UserError, data_set, measured, open_network, print_json, require_gpu_for
 from .datasets import DataError, DataSet
 from .device import device
 from .presets import PRESETS
@@ -85,8 +85,7 @@ def _check_machine(arguments: Namespace) -> None:
     """What is asked of the machine. Raises UserError."""
     if arguments.threads is not None and not 1 <= arguments.threads <= 1024:
         raise UserError(f"--threads must be from 1 to 1024, not {arguments.threads}")
-    if arguments.precision == "tf32" and device().type != "cuda":
-        raise UserError("--precision tf32 needs a CUDA device")
+    require_gpu_for(arguments.precision)
 
 
 def _planned(arguments: Namespace) -> tuple[ModelConfig, training.Recipe, str]:

@@ -74,7 +74,9 @@ def held(options: Namespace, kept: Callable[[dict], None]) -> dict:
     cuda = device().type == "cuda"
     found = {"device": _device_name(), "kind": device().type, "threads": torch.get_num_threads()}
     found |= {"torch": torch.__version__, "arch": options.arch, "steps": options.steps, "rounds": options.rounds}
-    forms = (kernels.of(torch.empty(0, dtype=one, device=device()), learning=True) for one in (torch.float32, torch.bfloat16))
+    forms = (
+        kernels.of(torch.empty(0, dtype=one, device=device()), learning=True) for one in (torch.float32, torch.bfloat16)
+    )
     found["kernels"] = [form.__name__.rpartition(".")[2] for form in forms]  # plain where others cannot be loaded
     found |= {"different_spikes": different_spikes(options), "rows": [], "errors": []}
     with ExitStack() as started:
